@@ -1,0 +1,20 @@
+"""The driver's options, one module for each group; all of them are registered here."""
+
+from oslo_config import cfg
+
+from kvmdriver.conf import agent, console, cpu, hypervisor, storage
+
+_MODULES = (hypervisor, agent, storage, cpu, console)
+
+
+def register_opts(conf: cfg.ConfigOpts) -> cfg.ConfigOpts:
+    """Make every option of the driver known to ``conf``, and return it."""
+    for module in _MODULES:
+        conf.register_group(module.GROUP)
+        conf.register_opts(module.OPTS, group=module.GROUP)
+    return conf
+
+
+def list_opts() -> list[tuple[cfg.OptGroup, list[cfg.Opt]]]:
+    """All options by group, for oslo-config-generator."""
+    return [(module.GROUP, list(module.OPTS)) for module in _MODULES]

@@ -1,0 +1,51 @@
+"""Machine, firmware and kernel (https://libvirt.org/formatdomain.html#operating-system-booting)."""
+
+from lxml import etree
+
+from kvmdriver.definition.platform import Platform
+from kvmdriver.definition.xml import add
+from kvmdriver.model import Instance
+
+
+def build_os(domain: etree._Element, instance: Instance, platform: Platform) -> None:
+    boot = instance.boot
+    os = add(domain, "os")
+    if boot.firmware == "uefi":
+        os.set("firmware", "efi")
+    add(os, "type", "hvm", arch=platform.architecture, machine=instance.machine)
+    if boot.firmware == "uefi":
+        firmware = add(os, "firmware")
+        # both are named: left open, libvirt takes the first firmware that it finds
+        add(firmware, "feature", enabled=boot.secure_boot, name="secure-boot")
+        add(firmware, "feature", enabled=boot.secure_boot, name="enrolled-keys")
+        if boot.secure_boot:
+            add(os, "loader", secure=True)
+        add(os, "nvram", platform.layout.nvram)
+    if boot.kernel is not None:
+        add(os, "kernel", platform.layout.kernel)
+        if boot.initrd is not None:
+            add(os, "initrd", platform.layout.ramdisk)
+        if boot.cmdline:
+            add(os, "cmdline", boot.cmdline)
+
+
+def build_features(domain: etree._Element, instance: Instance, _platform: Platform) -> None:
+    features = add(domain, "features")
+    add(features, "acpi")
+    add(features, "apic")
+    if instance.boot.secure_boot:
+        # the variables that guard secure boot are writable from system management mode only
+        add(features, "smm", state="on")
+
+
+def build_clock(domain: etree._Element, instance: Instance, _platform: Platform) -> None:
+    clock = add(domain, "clock", offset=instance.clock or "utc")
+    add(clock, "timer", name="rtc", tickpolicy="catchup")
+    add(clock, "timer", name="pit", tickpolicy="delay")
+    add(clock, "timer", name="hpet", present=False)
+
+
+def build_reactions(domain: etree._Element, _instance: Instance, _platform: Platform) -> None:
+    add(domain, "on_poweroff", "destroy")
+    add(domain, "on_reboot", "restart")
+    add(domain, "on_crash", "destroy")

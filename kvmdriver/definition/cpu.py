@@ -1,0 +1,58 @@
+"""vCPUs and the CPU model (https://libvirt.org/formatdomain.html#cpu-model-and-topology)."""
+
+from lxml import etree
+
+from kvmdriver.definition.platform import Platform
+from kvmdriver.definition.xml import add
+from kvmdriver.model import Instance
+
+
+def build_vcpus(domain: etree._Element, instance: Instance, _platform: Platform) -> None:
+    vcpus = instance.vcpus
+    current = vcpus.current if vcpus.current != vcpus.maximum else None
+    add(domain, "vcpu", vcpus.maximum, placement="static", current=current)
+
+
+def build_cpu(domain: etree._Element, instance: Instance, _platform: Platform) -> None:
+    cpu, vcpus = instance.cpu, instance.vcpus
+    memory = instance.memory
+    hotplug = memory is not None and memory.growth == "hotplug"
+    if cpu.mode in (None, "none") and cpu.topology is None and not hotplug:
+        return
+    node = add(domain, "cpu")
+    if cpu.mode == "custom":
+        node.set("mode", "custom")
+        node.set("match", "exact")
+        # partial: libvirt checks what it can before the start, and accepts features that an
+        # emulator adds on its own
+        node.set("check", "partial")
+        add(node, "model", cpu.models[0], fallback="forbid")
+    elif cpu.mode not in (None, "none"):
+        node.set("mode", cpu.mode)
+        if cpu.mode == "host-model":
+            node.set("check", "partial")
+        elif cpu.mode == "host-passthrough":
+            node.set("migratable", "on")
+    topology = cpu.topology
+    if topology is not None:
+        add(
+            node,
+            "topology",
+            sockets=topology.sockets,
+            cores=topology.cores,
+            threads=topology.threads,
+        )
+    for feature in cpu.features:
+        add(node, "feature", policy=feature.policy, name=feature.name)
+    if hotplug and memory is not None:
+        # libvirt plugs memory modules into NUMA nodes only
+        last = vcpus.maximum - 1
+        numa = add(node, "numa")
+        add(
+            numa,
+            "cell",
+            id=0,
+            cpus=f"0-{last}" if last else "0",
+            memory=memory.current_mib,
+            unit="MiB",
+        )

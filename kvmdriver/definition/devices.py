@@ -1,0 +1,57 @@
+"""Controllers and the small devices (https://libvirt.org/formatdomain.html#devices)."""
+
+from lxml import etree
+
+from kvmdriver.definition.disks import all_disks
+from kvmdriver.definition.platform import Platform
+from kvmdriver.definition.xml import add
+from kvmdriver.model import Instance
+
+BALLOON_STATS_SECONDS = 10
+
+
+def build_controllers(devices: etree._Element, instance: Instance, platform: Platform) -> None:
+    graphics = instance.consoles.graphics == "vnc"
+    usb_disks = any(disk.bus == "usb" for disk in instance.disks)
+    model = "qemu-xhci" if graphics or usb_disks else "none"
+    add(devices, "controller", type="usb", index=0, model=model)
+    if "q35" in (instance.machine or ""):
+        # Each PCIe device sits in a port of its own, and QEMU cannot add ports later.
+        disks = all_disks(instance, platform)
+        used = sum(
+            (
+                sum(disk.bus == "virtio" for disk in disks),
+                any(disk.bus == "scsi" for disk in disks),
+                len(instance.nics),
+                model != "none",
+                instance.guest_agent,
+                instance.rng,
+                instance.watchdog is not None,
+                1,  # balloon
+            )
+        )
+        add(devices, "controller", type="pci", index=0, model="pcie-root")
+        for index in range(1, used + platform.spare_pcie_ports + 1):
+            add(devices, "controller", type="pci", index=index, model="pcie-root-port")
+
+
+def build_channel(devices: etree._Element, instance: Instance, _platform: Platform) -> None:
+    if instance.guest_agent:
+        channel = add(devices, "channel", type="unix")
+        add(channel, "target", type="virtio", name="org.qemu.guest_agent.0")
+
+
+def build_watchdog(devices: etree._Element, instance: Instance, _platform: Platform) -> None:
+    if instance.watchdog is not None:
+        add(devices, "watchdog", model="i6300esb", action=instance.watchdog.action)
+
+
+def build_rng(devices: etree._Element, instance: Instance, _platform: Platform) -> None:
+    if instance.rng:
+        rng = add(devices, "rng", model="virtio")
+        add(rng, "backend", "/dev/urandom", model="random")
+
+
+def build_balloon(devices: etree._Element, _instance: Instance, _platform: Platform) -> None:
+    balloon = add(devices, "memballoon", model="virtio")
+    add(balloon, "stats", period=BALLOON_STATS_SECONDS)

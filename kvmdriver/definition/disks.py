@@ -1,0 +1,104 @@
+"""Disks and CD drives (https://libvirt.org/formatdomain.html#hard-drives-floppy-disks-cdroms)."""
+
+from lxml import etree
+
+from kvmdriver.definition.platform import Platform
+from kvmdriver.definition.xml import add, element
+from kvmdriver.model import Disk, Instance
+
+
+def build_disks(devices: etree._Element, instance: Instance, platform: Platform) -> None:
+    if any(disk.bus == "scsi" for disk in all_disks(instance, platform)):
+        add(devices, "controller", type="scsi", index=0, model="virtio-scsi")
+    # A blank disk is passed over by the firmware, so disks go before CD drives: an installer
+    # starts as long as nothing is installed.
+    bootable = [disk for disk in instance.disks if disk.device == "disk"]
+    bootable += [disk for disk in instance.disks if disk.device == "cdrom" and disk.file]
+    direct = instance.boot.kernel is not None
+    for disk in instance.disks:
+        order = bootable.index(disk) + 1 if disk in bootable and not direct else None
+        devices.append(disk_element(disk, boot_order=order))
+    if instance.config_drive is not None:
+        devices.append(disk_element(config_drive_disk(instance, platform)))
+
+
+def all_disks(instance: Instance, platform: Platform) -> tuple[Disk, ...]:
+    """The instance's disks and, where it has one, its config drive."""
+    if instance.config_drive is None:
+        return instance.disks
+    return (*instance.disks, config_drive_disk(instance, platform))
+
+
+_PREFIX = {"virtio": "vd", "scsi": "sd", "sata": "sd", "usb": "sd", "ide": "hd"}
+
+
+def free_name(bus: str, taken: set[str], *, last: bool = False) -> str:
+    """A target name for a disk on ``bus`` that is not in ``taken``; the last one if asked for.
+
+    IDE has four places (two channels with two drives each), hda to hdd.
+    """
+    letters = "abcd" if bus == "ide" else "abcdefghijklmnopqrstuvwxyz"
+    for letter in reversed(letters) if last else letters:
+        if _PREFIX[bus] + letter not in taken:
+            return _PREFIX[bus] + letter
+    raise ValueError(f"no place is left on bus {bus}")
+
+
+def cdrom_bus(instance: Instance) -> str:
+    """Bus of CD drives that have none: that of the first CD drive, or what the machine has."""
+    for disk in instance.disks:
+        if disk.device == "cdrom" and disk.bus:
+            return disk.bus
+    return "sata" if "q35" in (instance.machine or "") else "ide"
+
+
+def config_drive_disk(instance: Instance, platform: Platform) -> Disk:
+    """The config drive as a CD, at the far end of its bus, out of the way of other disks."""
+    bus = instance.config_drive_bus or cdrom_bus(instance)
+    taken = {disk.name for disk in instance.disks if disk.name}
+    return Disk.model_validate(
+        {
+            "name": free_name(bus, taken, last=True),
+            "device": "cdrom",
+            "bus": bus,
+            "file": {"path": platform.layout.config_drive, "format": "raw"},
+        }
+    )
+
+
+def disk_element(disk: Disk, *, boot_order: int | None = None) -> etree._Element:
+    """One ``<disk>``; the format is always named, since QEMU must never probe a guest's file."""
+    node = element("disk", type="file", device=disk.device)
+    add(
+        node,
+        "driver",
+        name="qemu",
+        type=disk.file.format if disk.file else "raw",
+        cache=disk.cache,
+        io=disk.io,
+        discard="unmap" if disk.discard else None,
+    )
+    if disk.file is not None:
+        add(node, "source", file=disk.file.path)
+    add(node, "target", dev=disk.name, bus=disk.bus)
+    if disk.device == "cdrom":
+        add(node, "readonly")
+    if disk.limits is not None:
+        limits = disk.limits.model_dump(exclude_none=True)
+        if limits:
+            iotune = add(node, "iotune")
+            for name, value in limits.items():
+                add(iotune, name, value)
+    if disk.serial:
+        add(node, "serial", disk.serial)
+    if boot_order is not None:
+        add(node, "boot", order=boot_order)
+    return node
+
+
+def copy_target(path: str, image_format: str) -> etree._Element:
+    """Where a running copy of a disk goes (https://libvirt.org/html/libvirt-libvirt-domain.html#virDomainBlockCopy)."""
+    node = element("disk", type="file")
+    add(node, "source", file=path)
+    add(node, "driver", type=image_format)
+    return node

@@ -1,0 +1,185 @@
+"""Every error that kvmdriver raises on purpose.
+
+An error says what happened, which field of the request is to blame and its value, which
+instance it concerns, and what to do about it. It has a stable ``code`` that programs may rely on.
+The same object crosses the message bus: oslo.messaging rebuilds it from ``args`` and ``kwargs``
+(see ``oslo_messaging/_drivers/common.py``), so both hold nothing but plain values.
+"""
+
+from typing import Any
+
+
+class KVMDriverError(Exception):
+    """Base of all errors of this driver.
+
+    :param message: what happened, one sentence.
+    :param field: path of the offending field in the request, e.g. ``disks.0.image.path``.
+    :param value: the offending value, shortened to 200 characters.
+    :param remedy: what the caller can do about it.
+    :param instance: name or UUID of the instance concerned.
+    """
+
+    code = "internal_error"
+    default_remedy: str | None = None
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        field: str | None = None,
+        value: Any = None,
+        remedy: str | None = None,
+        instance: str | None = None,
+    ):
+        super().__init__(message)
+        self.message = message
+        self.field = field
+        self.value = None if value is None else _shorten(value)
+        self.remedy = remedy or self.default_remedy
+        self.instance = instance
+
+    @property
+    def kwargs(self) -> dict[str, Any]:
+        """What rebuilds this error on the other side of the bus."""
+        return {
+            key: value
+            for key in ("field", "value", "remedy", "instance")
+            if (value := getattr(self, key)) is not None
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """The error as plain values, for notifications and for machine-readable output."""
+        return {"code": self.code, "message": self.message, **self.kwargs}
+
+    def describe(self) -> str:
+        """The error for a person, one fact a line."""
+        lines = [self.message]
+        if self.instance:
+            lines.append(f"  instance: {self.instance}")
+        if self.field:
+            shown = "" if self.value is None else f" = {self.value}"
+            lines.append(f"  field: {self.field}{shown}")
+        if self.remedy:
+            lines.append(f"  remedy: {self.remedy}")
+        return "\n".join(lines)
+
+    def __str__(self) -> str:
+        return self.describe().replace("\n  ", "; ")
+
+
+def _shorten(value: Any, limit: int = 200) -> str:
+    text = value if isinstance(value, str) else repr(value)
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+class InvalidRequest(KVMDriverError):
+    """The request is malformed, or asks for something that is never allowed."""
+
+    code = "invalid_request"
+
+
+class Unsupported(KVMDriverError):
+    """The request is well-formed, but this host, hypervisor or configuration cannot do it."""
+
+    code = "unsupported"
+
+
+class InstanceNotFound(KVMDriverError):
+    """No instance of this driver has that name or UUID."""
+
+    code = "instance_not_found"
+    default_remedy = "list what exists with: kvmdriver server list"
+
+
+class InstanceExists(KVMDriverError):
+    """The name or the UUID is taken by another domain."""
+
+    code = "instance_exists"
+    default_remedy = "choose another name or UUID, or delete the instance that has it"
+
+
+class InvalidState(KVMDriverError):
+    """The instance is not in a state in which the operation makes sense."""
+
+    code = "invalid_state"
+
+
+class InstanceBusy(KVMDriverError):
+    """Another operation on the instance is under way."""
+
+    code = "instance_busy"
+    default_remedy = "wait until the operation under way has ended, then try again"
+
+
+class ImageNotFound(KVMDriverError):
+    """The image is not where the request says, or may not be read from there."""
+
+    code = "image_not_found"
+
+
+class ImageUnacceptable(KVMDriverError):
+    """The image's content is damaged, dangerous, or not what was declared."""
+
+    code = "image_unacceptable"
+
+
+class NetworkNotFound(KVMDriverError):
+    """The network or bridge does not exist here, or is not active."""
+
+    code = "network_not_found"
+
+
+class DeviceNotFound(KVMDriverError):
+    """The instance has no such disk or interface."""
+
+    code = "device_not_found"
+
+
+class InsufficientResources(KVMDriverError):
+    """The host has too little memory, CPU or disk space for the request."""
+
+    code = "insufficient_resources"
+
+
+class HypervisorUnavailable(KVMDriverError):
+    """libvirt does not answer."""
+
+    code = "hypervisor_unavailable"
+    default_remedy = "check that libvirtd runs and that [kvm] uri is right: virsh -c URI version"
+
+
+class HypervisorTimeout(HypervisorUnavailable):
+    """libvirt accepted a call and did not finish it in time."""
+
+    code = "hypervisor_timeout"
+
+
+class HypervisorError(KVMDriverError):
+    """libvirt or QEMU refused or failed an operation."""
+
+    code = "hypervisor_error"
+
+
+class OperationTimeout(KVMDriverError):
+    """The guest or a device did not do in time what was asked of it."""
+
+    code = "operation_timeout"
+
+
+class StorageError(KVMDriverError):
+    """A file could not be written, copied or converted."""
+
+    code = "storage_error"
+
+
+class AgentUnreachable(KVMDriverError):
+    """No agent answered on the message bus."""
+
+    code = "agent_unreachable"
+    default_remedy = "check that kvmdriver-agent runs on that host and shares the transport_url"
+
+
+class ConfigurationError(KVMDriverError):
+    """An option of the configuration file is wrong."""
+
+    code = "configuration_error"

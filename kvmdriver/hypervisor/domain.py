@@ -1,0 +1,258 @@
+"""A thin, complete wrapper of one libvirt domain. No policy: that is in operations/."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import libvirt
+from lxml import etree
+
+from kvmdriver import exception
+from kvmdriver.hypervisor import xml
+from kvmdriver.hypervisor.connection import Connection
+from kvmdriver.hypervisor.record import NAMESPACE, PREFIX, Record
+from kvmdriver.model import Status
+
+T = TypeVar("T")
+
+# Saving and restoring take as long as the guest is large.
+_SLOW = 10
+
+_STATUS: dict[int, Status] = {
+    libvirt.VIR_DOMAIN_RUNNING: "running",
+    libvirt.VIR_DOMAIN_BLOCKED: "running",
+    libvirt.VIR_DOMAIN_PAUSED: "paused",
+    libvirt.VIR_DOMAIN_SHUTDOWN: "shutting-down",
+    libvirt.VIR_DOMAIN_SHUTOFF: "stopped",
+    libvirt.VIR_DOMAIN_CRASHED: "crashed",
+    libvirt.VIR_DOMAIN_PMSUSPENDED: "paused",
+}
+
+
+def status_of(state: int, reason: int) -> Status:
+    """Our word for a libvirt state and its reason (virDomainState, virDomain*Reason)."""
+    if state == libvirt.VIR_DOMAIN_PAUSED and reason == libvirt.VIR_DOMAIN_PAUSED_IOERROR:
+        return "blocked"
+    if state == libvirt.VIR_DOMAIN_SHUTOFF:
+        if reason == libvirt.VIR_DOMAIN_SHUTOFF_SAVED:
+            return "suspended"
+        if reason in (
+            libvirt.VIR_DOMAIN_SHUTOFF_CRASHED,
+            libvirt.VIR_DOMAIN_SHUTOFF_FAILED,
+        ):
+            return "crashed"
+    return _STATUS.get(state, "stopped")
+
+
+class Domain:
+    """One domain. Every method is one libvirt call with a deadline and translated errors."""
+
+    def __init__(self, connection: Connection, raw: libvirt.virDomain):
+        self._connection = connection
+        self._raw = raw
+        self.uuid: str = raw.UUIDString()
+        self.name: str = raw.name()
+
+    def _call(self, function: Callable[..., T], *args: Any, timeout: float | None = None) -> T:
+        return self._connection.call(function, *args, instance=self.name, timeout=timeout)
+
+    def _slowly(self, function: Callable[..., T], *args: Any) -> T:
+        return self._call(function, *args, timeout=_SLOW * self._connection.call_timeout)
+
+    def status(self) -> Status:
+        state, reason = self._call(self._raw.state)
+        status = status_of(state, reason)
+        # After a restart of libvirtd the reason is no longer known; the image is what counts.
+        if status == "stopped" and self.has_managed_save():
+            return "suspended"
+        return status
+
+    def is_active(self) -> bool:
+        return bool(self._call(self._raw.isActive))
+
+    def started_as(self) -> int:
+        """The number of this run of the domain, -1 while it is off; each start gives a new one."""
+        return int(self._raw.ID())
+
+    # Power
+
+    def start(self, *, paused: bool = False) -> None:
+        flags = libvirt.VIR_DOMAIN_START_PAUSED if paused else 0
+        self._slowly(self._raw.createWithFlags, flags)
+
+    def press_power_button(self) -> None:
+        self._call(self._raw.shutdownFlags, libvirt.VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN)
+
+    def destroy(self) -> None:
+        """Switch off at once. No error when it is off already."""
+        try:
+            self._call(self._raw.destroy)
+        except exception.InvalidState:
+            if self.is_active():
+                raise
+
+    def reset(self) -> None:
+        self._call(self._raw.reset, 0)
+
+    def pause(self) -> None:
+        self._call(self._raw.suspend)
+
+    def unpause(self) -> None:
+        self._call(self._raw.resume)
+
+    def managed_save(self) -> None:
+        """Write the guest's memory to disk and switch it off; the next start restores it."""
+        self._slowly(self._raw.managedSave, 0)
+
+    def has_managed_save(self) -> bool:
+        return bool(self._call(self._raw.hasManagedSaveImage, 0))
+
+    def undefine(self) -> None:
+        """Forget the domain, with its saved memory, NVRAM, snapshots and checkpoints' metadata."""
+        self._call(
+            self._raw.undefineFlags,
+            libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
+            | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
+            | libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
+            | libvirt.VIR_DOMAIN_UNDEFINE_NVRAM,
+        )
+
+    def set_autostart(self, on: bool) -> None:
+        self._call(self._raw.setAutostart, int(on))
+
+    def autostart(self) -> bool:
+        return bool(self._call(self._raw.autostart))
+
+    def rename(self, name: str) -> None:
+        self._call(self._raw.rename, name, 0)
+        self.name = name
+
+    # Definition and metadata
+
+    def xml(self, *, inactive: bool = False, secure: bool = False) -> etree._Element:
+        flags = (libvirt.VIR_DOMAIN_XML_INACTIVE if inactive else 0) | (
+            libvirt.VIR_DOMAIN_XML_SECURE if secure else 0
+        )
+        return xml.parse(self._call(self._raw.XMLDesc, flags))
+
+    def record(self) -> Record | None:
+        """What the driver noted of the instance; None when the domain is not one of ours."""
+        return record_in(self.xml(inactive=True))
+
+    def set_record(self, record: Record) -> None:
+        """Replace the record, in the running and in the persistent definition alike."""
+        flags = libvirt.VIR_DOMAIN_AFFECT_CONFIG
+        if self.is_active():
+            flags |= libvirt.VIR_DOMAIN_AFFECT_LIVE
+        text = etree.tostring(record.to_element(), encoding="unicode")
+        self._call(
+            self._raw.setMetadata,
+            libvirt.VIR_DOMAIN_METADATA_ELEMENT,
+            text,
+            PREFIX,
+            NAMESPACE,
+            flags,
+        )
+
+    # Devices and sizes. ``flags`` tells apart the running and the persistent definition.
+
+    def attach(self, device: etree._Element, *, live: bool, config: bool) -> None:
+        self._call(self._raw.attachDeviceFlags, xml.to_string(device), _affect(live, config))
+
+    def detach(self, device: etree._Element, *, live: bool, config: bool) -> None:
+        self._call(self._raw.detachDeviceFlags, xml.to_string(device), _affect(live, config))
+
+    def detach_alias(self, alias: str) -> None:
+        """Ask the guest to let go of a device; the event device-removed tells when it has."""
+        self._call(self._raw.detachDeviceAlias, alias, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+
+    def set_memory(self, mib: int, *, live: bool, config: bool) -> None:
+        self._call(self._raw.setMemoryFlags, mib * 1024, _affect(live, config))
+
+    def set_vcpus(self, count: int, *, live: bool, config: bool) -> None:
+        self._call(self._raw.setVcpusFlags, count, _affect(live, config))
+
+    def bring_vcpus_online(self, count: int) -> None:
+        """Have the guest agent switch on vCPUs 0 to ``count`` - 1."""
+        if count > 1:
+            self._call(self._raw.setGuestVcpus, f"1-{count - 1}", 1, 0)
+
+    # What the guest does
+
+    def addresses(self, source: int) -> dict[str, Any]:
+        return self._call(self._raw.interfaceAddresses, source, 0) or {}
+
+    def freeze(self) -> None:
+        self._call(self._raw.fsFreeze)
+
+    def thaw(self) -> None:
+        self._call(self._raw.fsThaw)
+
+    def memory_stats(self) -> dict[str, int]:
+        return self._call(self._raw.memoryStats)
+
+    def block_info(self, path: str) -> tuple[int, int, int]:
+        """Capacity, allocation and physical size in bytes."""
+        capacity, allocation, physical = self._call(self._raw.blockInfo, path, 0)
+        return capacity, allocation, physical
+
+    # Block jobs
+
+    def copy_disk(self, disk: str, destination: etree._Element, *, reuse: bool = False) -> None:
+        """Start a full copy of a disk to ``destination`` while the guest runs."""
+        flags = libvirt.VIR_DOMAIN_BLOCK_COPY_TRANSIENT_JOB
+        if reuse:
+            flags |= libvirt.VIR_DOMAIN_BLOCK_COPY_REUSE_EXT
+        self._call(self._raw.blockCopy, disk, xml.to_string(destination), {}, flags)
+
+    def block_job(self, disk: str) -> tuple[int, int] | None:
+        """Bytes done and to do of a disk's block job; None when there is none."""
+        info = self._call(self._raw.blockJobInfo, disk, 0)
+        return (info["cur"], info["end"]) if info else None
+
+    def end_block_job(self, disk: str) -> None:
+        self._call(self._raw.blockJobAbort, disk, 0)
+
+    # Streams
+
+    def screenshot(self) -> bytes:
+        """The picture on the first screen, in the format of the hypervisor (PPM or PNG)."""
+        return self._call(self._read_screenshot)
+
+    def _read_screenshot(self) -> bytes:
+        raw = self._raw.connect()
+        stream = raw.newStream(0)
+        chunks: list[bytes] = []
+        try:
+            self._raw.screenshot(stream, 0)
+            stream.recvAll(lambda _stream, data, _opaque: chunks.append(data), None)
+            stream.finish()
+        except libvirt.libvirtError:
+            stream.abort()
+            raise
+        return b"".join(chunks)
+
+    def open_console(self) -> "libvirt.virStream":
+        """A non-blocking stream to the first serial port, taken over from whoever had it."""
+        return self._call(self._open_console)
+
+    def _open_console(self) -> "libvirt.virStream":
+        stream = self._raw.connect().newStream(libvirt.VIR_STREAM_NONBLOCK)
+        self._raw.openConsole(None, stream, libvirt.VIR_DOMAIN_CONSOLE_FORCE)
+        return stream
+
+
+def _affect(live: bool, config: bool) -> int:
+    return (libvirt.VIR_DOMAIN_AFFECT_LIVE if live else 0) | (
+        libvirt.VIR_DOMAIN_AFFECT_CONFIG if config else 0
+    )
+
+
+def record_in(root: etree._Element) -> Record | None:
+    """The driver's record in a domain's XML; None when there is none or it is not readable."""
+    element = root.find(f"metadata/{{{NAMESPACE}}}instance")
+    if element is None:
+        return None
+    try:
+        return Record.from_element(element)
+    except ValueError:
+        return None

@@ -1,0 +1,195 @@
+"""The hypervisor of one host: what the layers above ask of libvirt as a whole."""
+
+import logging
+import threading
+import time
+from typing import Any
+
+import libvirt
+from lxml import etree
+
+from kvmdriver import exception
+from kvmdriver.hypervisor import stats, xml
+from kvmdriver.hypervisor.capabilities import DomainCapabilities, HostCapabilities
+from kvmdriver.hypervisor.connection import Connection
+from kvmdriver.hypervisor.domain import Domain
+from kvmdriver.hypervisor.events import Event, EventBus
+from kvmdriver.hypervisor.record import Record
+
+LOG = logging.getLogger(__name__)
+
+LEASE = libvirt.VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_LEASE
+AGENT = libvirt.VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_AGENT
+ARP = libvirt.VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_ARP
+
+
+class Hypervisor:
+    """libvirt at one URI, with the caches that events keep true."""
+
+    def __init__(self, connection: Connection):
+        self.connection = connection
+        self._cache_lock = threading.Lock()
+        self._host: HostCapabilities | None = None
+        self._domain_capabilities: dict[tuple[str, str | None], DomainCapabilities] = {}
+        self._records: dict[str, Record | None] = {}
+        self.events.subscribe(self._on_event)
+
+    @property
+    def events(self) -> EventBus:
+        return self.connection.events
+
+    def close(self) -> None:
+        self.connection.close()
+
+    def _on_event(self, event: Event) -> None:
+        if event.kind in ("connected", "disconnected"):
+            # another libvirtd or QEMU may answer next time
+            with self._cache_lock:
+                self._host = None
+                self._domain_capabilities.clear()
+                self._records.clear()
+        elif event.kind in ("defined", "undefined", "metadata-changed", "stopped"):
+            with self._cache_lock:
+                self._records.pop(event.uuid or "", None)
+
+    # Domains
+
+    def domain(self, name_or_uuid: str) -> Domain:
+        """Find a domain by UUID, or else by name.
+
+        :raises kvmdriver.exception.InstanceNotFound: there is none.
+        """
+        methods = ["lookupByName"]
+        if len(name_or_uuid) in (32, 36):
+            methods.insert(0, "lookupByUUIDString")
+        for method in methods:
+            try:
+                found = self.connection.call_fresh(method, name_or_uuid, instance=name_or_uuid)
+                return Domain(self.connection, found)
+            except exception.InstanceNotFound:
+                continue
+            except exception.HypervisorError:
+                if method == "lookupByName":
+                    raise
+        raise exception.InstanceNotFound(
+            f"there is no instance {name_or_uuid!r}", instance=name_or_uuid
+        )
+
+    def find(self, name_or_uuid: str) -> Domain | None:
+        try:
+            return self.domain(name_or_uuid)
+        except exception.InstanceNotFound:
+            return None
+
+    def define(self, definition: etree._Element) -> Domain:
+        """Define a domain, or redefine the one with the same UUID; libvirt validates the XML."""
+        raw = self.connection.call(
+            self.connection.raw().defineXMLFlags,
+            xml.to_string(definition),
+            libvirt.VIR_DOMAIN_DEFINE_VALIDATE,
+            instance=definition.findtext("name"),
+        )
+        return Domain(self.connection, raw)
+
+    def summaries(self) -> list[stats.DomainSummary]:
+        """State and size of all domains, in one call."""
+        rows = self.connection.call_fresh("getAllDomainStats", stats.SUMMARY, 0)
+        return [stats.summary(domain, values) for domain, values in rows]
+
+    def all_stats(self, domain: Domain) -> dict[str, Any]:
+        """All statistics of one domain."""
+        raw = self.connection.raw()
+        found = self.connection.call(
+            lambda: raw.domainListGetStats([raw.lookupByUUIDString(domain.uuid)], 0, 0),
+            instance=domain.name,
+        )
+        return dict(found[0][1]) if found else {}
+
+    def record(self, uuid: str) -> Record | None:
+        """The driver's record of a domain, from a cache that libvirt's events keep true."""
+        with self._cache_lock:
+            if uuid in self._records:
+                return self._records[uuid]
+        domain = self.find(uuid)
+        record = domain.record() if domain else None
+        with self._cache_lock:
+            self._records[uuid] = record
+        return record
+
+    # The host
+
+    def host_capabilities(self) -> HostCapabilities:
+        host = self._host
+        if host is None:
+            host = HostCapabilities.parse(self.connection.call_fresh("getCapabilities"))
+            self._host = host
+        return host
+
+    def domain_capabilities(self, virt_type: str, machine: str | None) -> DomainCapabilities:
+        """What a guest of this virtualization and machine type can have.
+
+        :raises kvmdriver.exception.KVMDriverError: libvirt knows no such combination.
+        """
+        key = (virt_type, machine)
+        found = self._domain_capabilities.get(key)
+        if found is None:
+            text = self.connection.call_fresh(
+                "getDomainCapabilities",
+                None,
+                self.host_capabilities().architecture,
+                machine,
+                virt_type,
+                0,
+            )
+            found = DomainCapabilities.parse(text)
+            self._domain_capabilities[key] = found
+        return found
+
+    def versions(self) -> tuple[str, str]:
+        """Version of QEMU and of libvirt, as dotted numbers."""
+
+        def dotted(number: int) -> str:
+            return f"{number // 1000000}.{number // 1000 % 1000}.{number % 1000}"
+
+        return (
+            dotted(self.connection.call_fresh("getVersion")),
+            dotted(self.connection.call_fresh("getLibVersion")),
+        )
+
+    def cpus_and_memory(self) -> tuple[int, int, int]:
+        """Number of CPUs, memory and free memory of the host in MiB."""
+        info = self.connection.call_fresh("getInfo")
+        free = self.connection.call_fresh("getFreeMemory")
+        return info[2], info[1], free // 1024 // 1024
+
+    def is_alive(self) -> bool:
+        """Whether libvirt answers now."""
+        try:
+            self.connection.call_fresh("getLibVersion", timeout=5)
+        except exception.HypervisorUnavailable:
+            return False
+        return True
+
+    # Networks
+
+    def networks(self) -> dict[str, bool]:
+        """libvirt networks by name; the value tells whether the network is active.
+
+        The embedded driver has none.
+        """
+        if self.connection.embedded:
+            return {}
+        raw = self.connection.raw()
+        return self.connection.call(
+            lambda: {net.name(): bool(net.isActive()) for net in raw.listAllNetworks(0)}
+        )
+
+    def leases(self, network: str) -> dict[str, list[str]]:
+        """DHCP leases of a libvirt network that have not expired: MAC -> addresses."""
+        raw = self.connection.raw()
+        found: dict[str, list[str]] = {}
+        now = time.time()
+        for lease in self.connection.call(lambda: raw.networkLookupByName(network).DHCPLeases()):
+            if lease["expirytime"] == 0 or lease["expirytime"] > now:
+                found.setdefault((lease["mac"] or "").lower(), []).append(lease["ipaddr"])
+        return found

@@ -1,0 +1,58 @@
+"""The driver's vocabulary: immutable, validated, and the agent's wire format.
+
+A request is parsed into these at the door; below it nobody sees anything else.
+"""
+
+from kvmdriver.model.base import Model
+from kvmdriver.model.boot import Boot
+from kvmdriver.model.config_drive import ConfigDrive, StaticAddress
+from kvmdriver.model.console import Consoles
+from kvmdriver.model.cpu import Cpu, CpuFeature, CpuTopology, Vcpus
+from kvmdriver.model.disk import Disk, DiskFile, IoLimits
+from kvmdriver.model.image import FileImage, Image, UrlImage
+from kvmdriver.model.instance import Instance, Watchdog
+from kvmdriver.model.memory import DIMM_MIB, Memory
+from kvmdriver.model.nic import Nic
+from kvmdriver.model.view import (
+    Address,
+    Diagnostics,
+    DiskView,
+    HostView,
+    InstanceView,
+    NicView,
+    OsView,
+    ProgressView,
+    Status,
+)
+
+__all__ = [
+    "DIMM_MIB",
+    "Address",
+    "Boot",
+    "ConfigDrive",
+    "Consoles",
+    "Cpu",
+    "CpuFeature",
+    "CpuTopology",
+    "Diagnostics",
+    "Disk",
+    "DiskFile",
+    "DiskView",
+    "FileImage",
+    "HostView",
+    "Image",
+    "Instance",
+    "InstanceView",
+    "IoLimits",
+    "Memory",
+    "Model",
+    "Nic",
+    "NicView",
+    "OsView",
+    "ProgressView",
+    "StaticAddress",
+    "Status",
+    "UrlImage",
+    "Vcpus",
+    "Watchdog",
+]

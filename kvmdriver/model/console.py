@@ -1,0 +1,26 @@
+"""Serial and graphical consoles."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from kvmdriver.model.base import Model, Secret
+
+
+class Consoles(Model):
+    """The consoles of an instance.
+
+    ``serial`` pty: a serial port with a log file. ``graphics`` vnc: a VNC server on
+    ``[kvm_console] listen``. The VNC protocol uses at most 8 characters of a password
+    (RFC 6143, 7.2.2), so longer ones are refused rather than cut.
+    """
+
+    serial: Literal["pty", "none"] = "pty"
+    graphics: Literal["vnc", "none"] = "vnc"
+    vnc_password: Annotated[Secret, Field(min_length=1, max_length=8)] | None = None
+
+    @model_validator(mode="after")
+    def _password_needs_vnc(self) -> Self:
+        if self.vnc_password is not None and self.graphics != "vnc":
+            raise ValueError("vnc_password needs graphics vnc")
+        return self

@@ -1,0 +1,72 @@
+"""Virtual CPUs: how many, in which topology, of which model."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, StringConstraints, model_validator
+
+from kvmdriver.model.base import Identifier, Model
+
+CpuMode = Literal["host-model", "host-passthrough", "maximum", "custom", "none"]
+
+# libvirt's highest vCPU count for x86 machines with QEMU (q35, qemu_capabilities maxCpus).
+MAX_VCPUS = 288
+
+FeatureName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]{0,40}$")]
+
+
+class Vcpus(Model):
+    """Number of vCPUs now and at most; the difference can be plugged in while the guest runs."""
+
+    current: int = Field(1, ge=1, le=MAX_VCPUS)
+    maximum: int = Field(0, ge=0, le=MAX_VCPUS, description="0 means the same as current")
+
+    @model_validator(mode="after")
+    def _order(self) -> Self:
+        if self.maximum == 0:
+            object.__setattr__(self, "maximum", self.current)
+        if self.maximum < self.current:
+            raise ValueError(
+                f"vcpus.current ({self.current}) is more than vcpus.maximum ({self.maximum})"
+            )
+        return self
+
+
+class CpuTopology(Model):
+    """Sockets, cores and threads that the guest sees; their product is ``vcpus.maximum``."""
+
+    sockets: int = Field(1, ge=1, le=MAX_VCPUS)
+    cores: int = Field(1, ge=1, le=MAX_VCPUS)
+    threads: int = Field(1, ge=1, le=MAX_VCPUS)
+
+
+class CpuFeature(Model):
+    """A CPU flag in libvirt's spelling, required of or withheld from the guest."""
+
+    name: FeatureName
+    policy: Literal["require", "disable"] = "require"
+
+
+class Cpu(Model):
+    """Which CPU the guest sees (https://libvirt.org/formatdomain.html#cpu-model-and-topology).
+
+    ``mode`` None takes the configured default. ``models`` is for mode custom: the first one
+    that this host can give is taken.
+    """
+
+    mode: CpuMode | None = None
+    models: tuple[Identifier, ...] = Field((), max_length=32)
+    features: tuple[CpuFeature, ...] = Field((), max_length=256)
+    topology: CpuTopology | None = None
+
+    @model_validator(mode="after")
+    def _models_need_custom(self) -> Self:
+        if self.mode == "custom" and not self.models:
+            raise ValueError("mode custom needs at least one name in models")
+        if self.mode not in ("custom", None) and self.models:
+            raise ValueError(f"models cannot be combined with mode {self.mode}; use mode custom")
+        if self.mode == "none" and self.features:
+            raise ValueError("mode none cannot have features; choose another mode")
+        names = [feature.name for feature in self.features]
+        if len(names) != len(set(names)):
+            raise ValueError("features names a feature twice")
+        return self
