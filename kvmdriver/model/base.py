@@ -69,6 +69,15 @@ def _uuid(value: str) -> str:
 Uuid = Annotated[str, AfterValidator(_uuid)]
 
 
+def is_uuid(text: str) -> bool:
+    """Whether a text is a UUID in its usual spelling."""
+    try:
+        return str(uuid.UUID(text)) == text
+    except ValueError:
+        return False
+
+
+
 def _serialize_secret(value: SecretStr, info: SerializationInfo) -> str:
     reveal = bool(info.context and info.context.get("reveal_secrets"))
     return value.get_secret_value() if reveal else str(value)

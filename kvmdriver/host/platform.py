@@ -1,0 +1,120 @@
+"""What guests can run on here: virtualization, machine types, CPU models, firmware."""
+
+import logging
+import os
+
+from kvmdriver import exception
+from kvmdriver.hypervisor.capabilities import DomainCapabilities
+from kvmdriver.hypervisor.hypervisor import Hypervisor
+from kvmdriver.model import Boot, Cpu
+
+LOG = logging.getLogger(__name__)
+
+_KVM = "/dev/kvm"
+
+
+def choose_virt_type(hypervisor: Hypervisor, wanted: str, *, fallback: bool) -> str:
+    """kvm or qemu, as wanted and possible.
+
+    :param fallback: run under emulation when KVM is wanted and cannot be had.
+    :raises kvmdriver.exception.Unsupported: KVM cannot be had; the remedy says why.
+    """
+    if wanted in hypervisor.host_capabilities().virt_types:
+        return wanted
+    reason, remedy = _why_no_kvm()
+    if wanted == "kvm" and fallback:
+        LOG.warning("KVM cannot be used (%s): falling back to software emulation", reason)
+        return "qemu"
+    raise exception.Unsupported(
+        f"virtualization type {wanted} cannot be used: {reason}",
+        field="virt_type",
+        value=wanted,
+        remedy=remedy,
+    )
+
+
+def _why_no_kvm() -> tuple[str, str]:
+    emulation = "or allow emulation: virt_type=qemu, or [kvm] fallback_to_qemu=true"
+    try:
+        with open("/proc/cpuinfo") as cpuinfo:
+            flags = cpuinfo.read().split()
+    except OSError:
+        flags = []
+    if not os.path.exists(_KVM):
+        if "vmx" not in flags and "svm" not in flags:
+            return (
+                "the CPU shows no hardware virtualization (vmx or svm)",
+                "switch it on in the firmware, or, if this is a virtual machine, "
+                f"nested virtualization on its host; {emulation}",
+            )
+        module = "kvm_intel" if "vmx" in flags else "kvm_amd"
+        return f"{_KVM} does not exist", f"load the module: modprobe {module}; {emulation}"
+    return (
+        f"libvirt cannot use {_KVM}",
+        f"check its permissions (group kvm), restart libvirtd after loading KVM; {emulation}",
+    )
+
+
+def choose_machine(hypervisor: Hypervisor, wanted: str) -> str:
+    """The versioned name of a machine type, so that it stays the same after upgrades of QEMU.
+
+    :raises kvmdriver.exception.Unsupported: this QEMU does not have it.
+    """
+    machines = hypervisor.host_capabilities().machines
+    if wanted not in machines:
+        short = sorted(name for name, canonical in machines.items() if name != canonical)
+        raise exception.Unsupported(
+            f"this host has no machine type {wanted!r}",
+            field="machine",
+            value=wanted,
+            remedy=f"use one of: {', '.join(short)}, or a version of them",
+        )
+    return machines[wanted]
+
+
+def choose_cpu(cpu: Cpu, capabilities: DomainCapabilities) -> Cpu:
+    """A CPU whose mode this host can give, with the first usable one of its models.
+
+    :raises kvmdriver.exception.Unsupported: the mode or all of the models cannot be had.
+    """
+    mode = cpu.mode or "none"
+    if mode != "none" and mode not in capabilities.cpu_modes:
+        possible = ", ".join(sorted(capabilities.cpu_modes | {"none"}))
+        raise exception.Unsupported(
+            f"CPU mode {mode} is not possible with virtualization type {capabilities.virt_type}",
+            field="cpu.mode",
+            value=mode,
+            remedy=f"possible here: {possible}",
+        )
+    if mode != "custom":
+        return cpu
+    for model in cpu.models:
+        if capabilities.cpu_models.get(model):
+            return cpu.changed(models=(model,))
+    unknown = [model for model in cpu.models if model not in capabilities.cpu_models]
+    usable = ", ".join(sorted(m for m, usable in capabilities.cpu_models.items() if usable))
+    reason = f"unknown: {', '.join(unknown)}" if unknown else "this host lacks features of each"
+    raise exception.Unsupported(
+        f"none of the CPU models can be used ({reason})",
+        field="cpu.models",
+        value=", ".join(cpu.models),
+        remedy=f"usable here: {usable}",
+    )
+
+
+def check_firmware(boot: Boot, capabilities: DomainCapabilities) -> None:
+    """:raises kvmdriver.exception.Unsupported: the firmware that is asked for is not installed."""
+    if boot.firmware == "uefi" and "efi" not in capabilities.firmwares:
+        raise exception.Unsupported(
+            "no UEFI firmware is installed",
+            field="boot.firmware",
+            value="uefi",
+            remedy="install OVMF: apt-get install ovmf (dnf install edk2-ovmf)",
+        )
+    if boot.secure_boot and not capabilities.secure_boot:
+        raise exception.Unsupported(
+            f"secure boot is not possible on {capabilities.machine}",
+            field="boot.secure_boot",
+            value=True,
+            remedy="use machine q35, and install OVMF with secure boot",
+        )

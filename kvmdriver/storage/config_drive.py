@@ -1,0 +1,108 @@
+"""The config drive: an ISO 9660 image with OpenStack metadata, as cloud-init reads it.
+
+Layout and file names: https://docs.openstack.org/nova/latest/user/metadata.html
+"""
+
+import io
+import ipaddress
+import json
+from typing import Any
+
+import pycdlib
+
+from kvmdriver import exception
+from kvmdriver.model import Instance
+from kvmdriver.storage.copy import remove_file, write_error
+
+VOLUME = "config-2"
+
+
+def content(instance: Instance) -> dict[str, bytes]:
+    """The files of an instance's config drive by path. Pure."""
+    drive = instance.config_drive
+    if drive is None:
+        return {}
+    hostname = drive.hostname or instance.name.replace("_", "-").replace("+", "-")
+    metadata: dict[str, Any] = {
+        "uuid": instance.uuid,
+        "name": instance.name,
+        "hostname": hostname,
+        "launch_index": 0,
+    }
+    if drive.ssh_keys:
+        metadata["public_keys"] = {f"key{i}": key for i, key in enumerate(drive.ssh_keys)}
+        metadata["keys"] = [
+            {"type": "ssh", "name": f"key{i}", "data": key} for i, key in enumerate(drive.ssh_keys)
+        ]
+    if drive.admin_password is not None:
+        metadata["admin_pass"] = drive.admin_password.get_secret_value()
+    files = {
+        "openstack/latest/meta_data.json": json.dumps(metadata).encode(),
+        "openstack/latest/network_data.json": json.dumps(_network(instance)).encode(),
+    }
+    if drive.user_data is not None:
+        files["openstack/latest/user_data"] = drive.user_data.encode()
+    return files
+
+
+def _network(instance: Instance) -> dict[str, Any]:
+    drive = instance.config_drive
+    static = {address.nic: address for address in drive.addresses} if drive else {}
+    links, networks, services = [], [], []
+    for position, nic in enumerate(instance.nics):
+        link = f"nic{position}"
+        links.append(
+            {"id": link, "type": "phy", "ethernet_mac_address": nic.mac, "mtu": nic.mtu}
+        )
+        network: dict[str, Any] = {"id": f"network{position}", "link": link, "type": "ipv4_dhcp"}
+        address = static.get(position)
+        if address is not None:
+            interface = ipaddress.ip_interface(address.address)
+            network["type"] = f"ipv{interface.version}"
+            network["ip_address"] = str(interface.ip)
+            network["netmask"] = str(interface.netmask)
+            default = "0.0.0.0" if interface.version == 4 else "::"  # noqa: S104 the default route
+            network["routes"] = (
+                [{"network": default, "netmask": default, "gateway": address.gateway}]
+                if address.gateway
+                else []
+            )
+            services += [{"type": "dns", "address": server} for server in address.dns]
+        networks.append(network)
+    return {"links": links, "networks": networks, "services": services}
+
+
+def write(instance: Instance, path: str) -> None:
+    """Write the config drive of an instance to the file ``path``.
+
+    :raises kvmdriver.exception.KVMDriverError: the file could not be written; it is removed.
+    """
+    iso = pycdlib.PyCdlib()
+    try:
+        iso.new(interchange_level=3, joliet=3, rock_ridge="1.09", vol_ident=VOLUME)
+        made: set[str] = set()
+        for number, (name, data) in enumerate(content(instance).items()):
+            parents = name.split("/")[:-1]
+            for depth in range(1, len(parents) + 1):
+                directory = "/" + "/".join(parents[:depth])
+                if directory not in made:
+                    iso.add_directory(
+                        directory.upper(), rr_name=parents[depth - 1], joliet_path=directory
+                    )
+                    made.add(directory)
+            directory = "/" + "/".join(parents)
+            iso.add_fp(
+                io.BytesIO(data),
+                len(data),
+                f"{directory.upper()}/F{number}.;1",
+                rr_name=name.rpartition("/")[2],
+                joliet_path=f"/{name}",
+            )
+        iso.write(path)
+        iso.close()
+    except OSError as error:
+        remove_file(path)
+        raise write_error(error, path) from None
+    except pycdlib.pycdlibexception.PyCdlibException as error:
+        remove_file(path)
+        raise exception.StorageError(f"could not build the config drive: {error}") from None

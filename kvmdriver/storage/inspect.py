@@ -1,0 +1,157 @@
+"""Looking at an image before anything else does. Every image is hostile until it has passed here."""
+
+import dataclasses
+import logging
+import os
+import stat
+from typing import IO
+
+from oslo_utils.imageutils import format_inspector
+
+from kvmdriver import exception
+
+LOG = logging.getLogger(__name__)
+
+_MIB = 1024 * 1024
+
+# What the inspector calls it -> what the model calls it. A disk with a partition table and nothing
+# else is a raw disk.
+_FORMATS = {
+    "raw": "raw",
+    "gpt": "raw",
+    "qcow2": "qcow2",
+    "vmdk": "vmdk",
+    "vdi": "vdi",
+    "vhd": "vhd",
+    "vhdx": "vhdx",
+    "iso": "iso",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageInfo:
+    """What an image is; ``virtual_size`` in bytes."""
+
+    format: str
+    virtual_size: int
+
+    @property
+    def size_mib(self) -> int:
+        return -(-self.virtual_size // _MIB)
+
+
+def open_regular(path: str) -> int:
+    """Open a file for reading, and nothing that is not a file: no pipe, device or directory.
+
+    :raises kvmdriver.exception.ImageNotFound: it is missing or unreadable.
+    :raises kvmdriver.exception.ImageUnacceptable: it is something else than a file.
+    """
+    try:
+        # O_NONBLOCK: opening a pipe must not wait for its other end
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise exception.ImageNotFound(
+            f"cannot read the image: {error.strerror}",
+            value=path,
+            remedy="check the path and its permissions on the host of the agent",
+        ) from None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise exception.ImageUnacceptable("the image is not a regular file", value=path)
+    return descriptor
+
+
+def inspect(path: str, *, declared: str | None = None, max_bytes: int) -> ImageInfo:
+    """Find out what an image is, and refuse it if it could do harm.
+
+    :param declared: the format that the request gives, to be compared with the content.
+    :param max_bytes: largest virtual size that is accepted.
+    :raises kvmdriver.exception.ImageUnacceptable: damaged, larger than allowed, not of the declared
+        format, or referring to other files (backing file, data file, extents).
+    """
+    descriptor = open_regular(path)
+    with os.fdopen(descriptor, "rb") as image:
+        if os.fstat(descriptor).st_size == 0:
+            raise exception.ImageUnacceptable("the image is empty", value=path)
+        if image.read(24).startswith(b"# Disk DescriptorFile"):
+            # A bare VMDK descriptor is text that names other files of the host.
+            raise _unsafe(path, "it is a VMDK descriptor, which refers to other files")
+        image.seek(0)
+        inspector = _detect(image, path)
+    found = _FORMATS.get(str(inspector))
+    if found is None:
+        raise exception.ImageUnacceptable(
+            f"images of format {inspector} are not supported",
+            value=path,
+            remedy="convert it: qemu-img convert -O qcow2 IMAGE NEW.qcow2",
+        )
+    if declared is not None and declared != found and {declared, found} != {"raw", "iso"}:
+        raise exception.ImageUnacceptable(
+            f"the image is declared as {declared}, but its content is {found}",
+            field="format",
+            value=declared,
+            remedy=f"declare it as {found} if that is what you expect it to be",
+        )
+    try:
+        inspector.safety_check()
+    except (
+        format_inspector.SafetyCheckFailed,
+        format_inspector.SafetyViolation,
+        format_inspector.ImageFormatError,
+    ) as error:
+        raise _unsafe(path, _reasons(error)) from None
+    try:
+        size = os.path.getsize(path) if found in ("raw", "iso") else inspector.virtual_size
+    except Exception as error:
+        raise exception.ImageUnacceptable(
+            f"the image's size cannot be read: {error}", value=path
+        ) from None
+    if size > max_bytes:
+        raise exception.ImageUnacceptable(
+            f"the image unfolds to {size // _MIB} MiB, allowed are {max_bytes // _MIB} MiB",
+            value=path,
+            remedy="raise [kvm_storage] max_image_gib if you trust the image",
+        )
+    if size == 0:
+        raise exception.ImageUnacceptable("the image has a size of 0", value=path)
+    return ImageInfo(format=declared if found == "raw" and declared == "iso" else found, virtual_size=size)
+
+
+def _detect(image: IO[bytes], path: str) -> format_inspector.FileInspector:
+    wrapper = format_inspector.InspectWrapper(image)
+    try:
+        # Headers lie at the start, VHD's copy at the end; the inspectors ask for no more.
+        while wrapper.read(4 * _MIB):
+            known = wrapper.formats
+            if known and str(known[0]) != "raw" and all(entry.complete for entry in known):
+                break
+        wrapper.close()
+        found = wrapper.formats or []
+    except format_inspector.ImageFormatError as error:
+        raise exception.ImageUnacceptable(f"the image is damaged: {error}", value=path) from None
+    except Exception as error:
+        LOG.info("inspection of %s failed: %r", path, error)
+        raise exception.ImageUnacceptable(
+            f"the image is damaged: {type(error).__name__}", value=path
+        ) from None
+    names = {str(entry): entry for entry in found}
+    # Installers are ISO images with a partition table beside it, so that they also boot from USB.
+    for preferred in ("iso", *_FORMATS):
+        if preferred in names and set(names) <= {preferred, "iso", "gpt", "raw"}:
+            return names[preferred]
+    raise _unsafe(path, f"it looks like several formats at once: {', '.join(sorted(names))}")
+
+
+def _reasons(error: Exception) -> str:
+    failures = getattr(error, "failures", None)
+    if failures:
+        return "; ".join(f"{name}: {reason}" for name, reason in failures.items())
+    return str(error)
+
+
+def _unsafe(path: str, reason: str) -> exception.ImageUnacceptable:
+    return exception.ImageUnacceptable(
+        f"the image is refused because it could do harm: {reason}",
+        value=path,
+        remedy="if you trust it, convert it to a plain image: qemu-img convert -O qcow2 IMAGE NEW",
+    )

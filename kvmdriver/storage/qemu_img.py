@@ -1,0 +1,133 @@
+"""qemu-img, run with limits and with the format always named, its progress passed on."""
+
+import dataclasses
+import os
+import re
+import subprocess
+import threading
+from typing import IO
+
+from kvmdriver import exception
+from kvmdriver.progress import Progress, ignore
+
+_PERCENT = re.compile(rb"\((\d+(?:\.\d+)?)/100%\)")
+
+# qemu-img spells two formats in its own way
+_NAMES = {"vhd": "vpc", "iso": "raw"}
+
+
+@dataclasses.dataclass(frozen=True)
+class QemuImg:
+    """Runs qemu-img under limits of address space (MiB) and CPU time (s), see prlimit(1)."""
+
+    memory_mib: int = 1024
+    cpu_seconds: int = 1800
+
+    def create(
+        self,
+        path: str,
+        image_format: str,
+        *,
+        size_mib: int | None = None,
+        backing: str | None = None,
+        backing_format: str | None = None,
+    ) -> None:
+        """Make an empty image, or an overlay over ``backing`` (whose size it takes by default)."""
+        command = ["create", "-q", "-f", image_format]
+        if backing is not None:
+            command += ["-b", backing, "-F", backing_format or "raw"]
+        command.append(path)
+        if size_mib is not None:
+            command.append(f"{size_mib}M")
+        self._run(command, path)
+
+    def convert(
+        self,
+        source: str,
+        source_format: str,
+        target: str,
+        target_format: str,
+        *,
+        stage: str = "convert image",
+        progress: Progress = ignore,
+    ) -> None:
+        """Copy an image with all its backing files into one new file."""
+        name = _NAMES.get(source_format, source_format)
+        command = ["convert", "-p", "-f", name, "-O", target_format, source, target]
+        self._run(command, target, stage, progress)
+
+    def check(self, path: str, image_format: str) -> None:
+        """Look for damage.
+
+        :raises kvmdriver.exception.ImageUnacceptable: the image is damaged or cut off.
+        """
+        try:
+            self._run(["check", "-q", "-f", _NAMES.get(image_format, image_format), path], path)
+        except exception.StorageError as error:
+            raise exception.ImageUnacceptable(
+                f"the image is damaged: {error.message}",
+                remedy="get the image again, and give its checksum",
+            ) from None
+
+    def resize(self, path: str, image_format: str, size_mib: int) -> None:
+        """Grow an image that no guest uses; shrinking is refused by qemu-img itself."""
+        self._run(["resize", "-q", "-f", image_format, path, f"{size_mib}M"], path)
+
+    def _run(
+        self, arguments: list[str], path: str, stage: str = "", progress: Progress = ignore
+    ) -> None:
+        command = [
+            "prlimit",
+            f"--as={self.memory_mib * 1024 * 1024}",
+            f"--cpu={self.cpu_seconds}",
+            "qemu-img",
+            *arguments,
+        ]
+        try:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"},
+            )
+        except FileNotFoundError as error:
+            raise exception.StorageError(
+                f"cannot run {error.filename}", remedy="install qemu-utils (qemu-img on RPM systems)"
+            ) from None
+        with process:
+            output, problems = process.stdout, process.stderr
+            assert output is not None and problems is not None  # noqa: S101 both are pipes
+            errors: list[bytes] = []
+            drain = threading.Thread(target=lambda: errors.append(problems.read()), daemon=True)
+            drain.start()
+            try:
+                _follow(output, stage, progress)
+                status = process.wait()
+            except BaseException:
+                process.kill()
+                raise
+            drain.join()
+        if status:
+            raise _failure(arguments[0], status, b"".join(errors).decode(errors="replace"), path)
+
+
+def _follow(output: IO[bytes], stage: str, progress: Progress) -> None:
+    pending = b""
+    while chunk := os.read(output.fileno(), 4096):
+        pending = (pending + chunk)[-256:]
+        found = _PERCENT.findall(pending)
+        if found:
+            progress(stage, int(float(found[-1])), 100, "percent")
+
+
+def _failure(verb: str, status: int, output: str, path: str) -> exception.KVMDriverError:
+    text = " ".join(output.split()) or f"exit status {status}"
+    if "No space left" in text or "Disk quota" in text:
+        return exception.InsufficientResources(
+            f"the disk is full: qemu-img {verb} could not write {path}",
+            remedy="free space in the file system of [kvm_storage] instances_path",
+        )
+    if status < 0 or "Cannot allocate memory" in text:
+        text += "; it may have hit [kvm_storage] qemu_img_memory_mib or qemu_img_cpu_seconds"
+    return exception.StorageError(f"qemu-img {verb}: {text}")
