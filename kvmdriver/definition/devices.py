@@ -25,7 +25,7 @@ def build_controllers(devices: etree._Element, instance: Instance, platform: Pla
                 len(instance.nics),
                 model != "none",
                 instance.guest_agent,
-                instance.rng,
+                bool(instance.rng),
                 instance.watchdog is not None,
                 1,  # balloon
             )

@@ -90,8 +90,9 @@ class Domain:
             if self.is_active():
                 raise
 
-    def reset(self) -> None:
-        self._call(self._raw.reset, 0)
+    def reboot(self) -> None:
+        """Press the power button and start again once the guest is down; libvirt sees to it."""
+        self._call(self._raw.reboot, libvirt.VIR_DOMAIN_REBOOT_ACPI_POWER_BTN)
 
     def pause(self) -> None:
         self._call(self._raw.suspend)
@@ -171,6 +172,16 @@ class Domain:
     def set_vcpus(self, count: int, *, live: bool, config: bool) -> None:
         self._call(self._raw.setVcpusFlags, count, _affect(live, config))
 
+    def set_maximum_memory(self, mib: int) -> None:
+        """Change what the guest can have at most, from its next start on."""
+        flags = libvirt.VIR_DOMAIN_AFFECT_CONFIG | libvirt.VIR_DOMAIN_MEM_MAXIMUM
+        self._call(self._raw.setMemoryFlags, mib * 1024, flags)
+
+    def set_maximum_vcpus(self, count: int) -> None:
+        """Change how many vCPUs the guest can have at most, from its next start on."""
+        flags = libvirt.VIR_DOMAIN_AFFECT_CONFIG | libvirt.VIR_DOMAIN_VCPU_MAXIMUM
+        self._call(self._raw.setVcpusFlags, count, flags)
+
     def bring_vcpus_online(self, count: int) -> None:
         """Have the guest agent switch on vCPUs 0 to ``count`` - 1."""
         if count > 1:
@@ -197,11 +208,11 @@ class Domain:
 
     # Block jobs
 
-    def copy_disk(self, disk: str, destination: etree._Element, *, reuse: bool = False) -> None:
-        """Start a full copy of a disk to ``destination`` while the guest runs."""
-        flags = libvirt.VIR_DOMAIN_BLOCK_COPY_TRANSIENT_JOB
-        if reuse:
-            flags |= libvirt.VIR_DOMAIN_BLOCK_COPY_REUSE_EXT
+    def copy_disk(self, disk: str, destination: etree._Element) -> None:
+        """Start a full copy of a disk into an existing image, while the guest runs."""
+        flags = (
+            libvirt.VIR_DOMAIN_BLOCK_COPY_TRANSIENT_JOB | libvirt.VIR_DOMAIN_BLOCK_COPY_REUSE_EXT
+        )
         self._call(self._raw.blockCopy, disk, xml.to_string(destination), {}, flags)
 
     def block_job(self, disk: str) -> tuple[int, int] | None:

@@ -26,8 +26,8 @@ class Event:
 
     ``kind`` is one of: defined, undefined, started, suspended, resumed, stopped, shutdown,
     pmsuspended, crashed, rebooted, agent-connected, agent-disconnected, device-added,
-    device-removed, device-removal-failed, block-job, io-error, watchdog, metadata-changed,
-    connected, disconnected. ``detail`` is what libvirt adds: a reason, a device's alias, a disk.
+    device-removed, device-removal-failed, block-job, io-error, watchdog, balloon-changed,
+    metadata-changed, connected, disconnected. ``detail`` is what libvirt adds: a reason, a device's alias, a disk.
     """
 
     uuid: str | None
@@ -196,6 +196,7 @@ class EventBus:
             (libvirt.VIR_DOMAIN_EVENT_ID_BLOCK_JOB_2, self._on_block_job),
             (libvirt.VIR_DOMAIN_EVENT_ID_IO_ERROR_REASON, self._on_io_error),
             (libvirt.VIR_DOMAIN_EVENT_ID_WATCHDOG, self._simple("watchdog")),
+            (libvirt.VIR_DOMAIN_EVENT_ID_BALLOON_CHANGE, self._simple("balloon-changed")),
             (libvirt.VIR_DOMAIN_EVENT_ID_METADATA_CHANGE, self._simple("metadata-changed")),
         ):
             connection.domainEventRegisterAny(None, event_id, callback, None)

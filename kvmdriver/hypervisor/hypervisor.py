@@ -96,14 +96,23 @@ class Hypervisor:
         rows = self.connection.call_fresh("getAllDomainStats", stats.SUMMARY, 0)
         return [stats.summary(domain, values) for domain, values in rows]
 
+    def summary(self, domain: Domain) -> stats.DomainSummary:
+        """State and size of one domain."""
+        return stats.summary(*self._stats_of(domain, stats.SUMMARY))
+
     def all_stats(self, domain: Domain) -> dict[str, Any]:
-        """All statistics of one domain."""
+        """All statistics of one domain, by libvirt's names (virConnectGetAllDomainStats)."""
+        return dict(self._stats_of(domain, 0)[1])
+
+    def _stats_of(self, domain: Domain, kinds: int) -> tuple[libvirt.virDomain, dict[str, Any]]:
         raw = self.connection.raw()
-        found = self.connection.call(
-            lambda: raw.domainListGetStats([raw.lookupByUUIDString(domain.uuid)], 0, 0),
+        rows = self.connection.call(
+            lambda: raw.domainListGetStats([raw.lookupByUUIDString(domain.uuid)], kinds, 0),
             instance=domain.name,
         )
-        return dict(found[0][1]) if found else {}
+        if not rows:
+            raise exception.InstanceNotFound("the instance has just gone", instance=domain.name)
+        return rows[0]
 
     def record(self, uuid: str) -> Record | None:
         """The driver's record of a domain, from a cache that libvirt's events keep true."""
@@ -115,6 +124,26 @@ class Hypervisor:
         with self._cache_lock:
             self._records[uuid] = record
         return record
+
+    def save(self, domain: Domain, record: Record) -> None:
+        """Keep a record with its domain."""
+        domain.set_record(record)
+        with self._cache_lock:
+            self._records[domain.uuid] = record
+
+    def flagged(self) -> tuple[set[str], set[str]]:
+        """UUIDs of all domains with saved memory, and of all that start with the host."""
+        raw = self.connection.raw()
+
+        def uuids(flag: int) -> set[str]:
+            return {domain.UUIDString() for domain in raw.listAllDomains(flag)}
+
+        return self.connection.call(
+            lambda: (
+                uuids(libvirt.VIR_CONNECT_LIST_DOMAINS_MANAGEDSAVE),
+                uuids(libvirt.VIR_CONNECT_LIST_DOMAINS_AUTOSTART),
+            )
+        )
 
     # The host
 

@@ -47,7 +47,7 @@ class Instance(Model):
     os_variant: ShortText | None = None
     video: VideoModel | None = None
     clock: Literal["utc", "localtime"] | None = None
-    rng: bool = True
+    rng: bool | None = None
     guest_agent: bool = True
     watchdog: Watchdog | None = None
     autostart: bool = False

@@ -60,6 +60,7 @@ class InstanceView(Model):
     firmware: str | None = None
     cpu_mode: str | None = None
     host: str | None = None
+    warnings: tuple[str, ...] = ()
 
 
 class ProgressView(Model):
@@ -78,7 +79,6 @@ class Diagnostics(Model):
 
     state: str
     driver: str = "libvirt"
-    uptime_s: float | None
     cpus: tuple[dict[str, Any], ...]
     memory: dict[str, int]
     disks: tuple[dict[str, Any], ...]

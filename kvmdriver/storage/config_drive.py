@@ -77,11 +77,51 @@ def write(instance: Instance, path: str) -> None:
 
     :raises kvmdriver.exception.KVMDriverError: the file could not be written; it is removed.
     """
+    _write_files(content(instance), path)
+
+
+def write_copy(source: str, instance: Instance, path: str) -> None:
+    """Write the config drive of a clone: its own identity, the user data of the original.
+
+    The driver keeps no user data or password besides the drive itself, so they come from there.
+    """
+    files = content(instance)
+    old = _read_files(source)
+    metadata_path = "openstack/latest/meta_data.json"
+    metadata = json.loads(files[metadata_path])
+    password = json.loads(old.get(metadata_path, b"{}")).get("admin_pass")
+    if password is not None:
+        metadata["admin_pass"] = password
+        files[metadata_path] = json.dumps(metadata).encode()
+    user_data = old.get("openstack/latest/user_data")
+    if user_data is not None:
+        files["openstack/latest/user_data"] = user_data
+    _write_files(files, path)
+
+
+def _read_files(path: str) -> dict[str, bytes]:
+    iso = pycdlib.PyCdlib()
+    files: dict[str, bytes] = {}
+    try:
+        iso.open(path)
+        for directory, _directories, names in iso.walk(joliet_path="/"):
+            for name in names:
+                data = io.BytesIO()
+                full = f"{directory.rstrip('/')}/{name}"
+                iso.get_file_from_iso_fp(data, joliet_path=full)
+                files[full.lstrip("/")] = data.getvalue()
+        iso.close()
+    except (OSError, pycdlib.pycdlibexception.PyCdlibException) as error:
+        raise exception.StorageError(f"cannot read the config drive {path}: {error}") from None
+    return files
+
+
+def _write_files(files: dict[str, bytes], path: str) -> None:
     iso = pycdlib.PyCdlib()
     try:
         iso.new(interchange_level=3, joliet=3, rock_ridge="1.09", vol_ident=VOLUME)
         made: set[str] = set()
-        for number, (name, data) in enumerate(content(instance).items()):
+        for number, (name, data) in enumerate(files.items()):
             parents = name.split("/")[:-1]
             for depth in range(1, len(parents) + 1):
                 directory = "/" + "/".join(parents[:depth])

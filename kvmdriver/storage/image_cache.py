@@ -87,6 +87,10 @@ class ImageCache:
             return None
         return inspect.inspect(path, declared=image.format, max_bytes=self._max_bytes)
 
+    def locate(self, image: Image, role: Role) -> str:
+        """Where the cached copy of an image is or will be."""
+        return os.path.join(self.directory, self._key(image, role))
+
     def get(self, image: Image, role: Role, progress: Progress = ignore) -> CachedImage:
         """The cached copy of an image, made now if there is none.
 
@@ -94,7 +98,7 @@ class ImageCache:
         :raises kvmdriver.exception.KVMDriverError: the image is missing, refused or does not fit;
             nothing of it is left in the cache.
         """
-        path = os.path.join(self.directory, self._key(image, role))
+        path = self.locate(image, role)
         if not os.path.exists(path):
             # One download for all who wait for the same image. Between processes the work may
             # be done twice, which is harmless: the result is moved into place.

@@ -13,6 +13,7 @@ from kvmdriver import exception
 LOG = logging.getLogger(__name__)
 
 _MIB = 1024 * 1024
+_CHUNK = 256 * 1024
 
 # What the inspector calls it -> what the model calls it. A disk with a partition table and nothing
 # else is a raw disk.
@@ -26,6 +27,8 @@ _FORMATS = {
     "vhdx": "vhdx",
     "iso": "iso",
 }
+
+_MAGIC = {b"QFI\xfb": "qcow2", b"KDMV": "vmdk", b"vhdx": "vhdx"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,8 +80,14 @@ def inspect(path: str, *, declared: str | None = None, max_bytes: int) -> ImageI
             # A bare VMDK descriptor is text that names other files of the host.
             raise _unsafe(path, "it is a VMDK descriptor, which refers to other files")
         image.seek(0)
+        start = image.read(4)
+        image.seek(0)
         inspector = _detect(image, path)
     found = _FORMATS.get(str(inspector))
+    if found == "raw" and start in _MAGIC:
+        raise exception.ImageUnacceptable(
+            f"the image starts like {_MAGIC[start]}, but the rest does not fit", value=path
+        )
     if found is None:
         raise exception.ImageUnacceptable(
             f"images of format {inspector} are not supported",
@@ -120,11 +129,9 @@ def inspect(path: str, *, declared: str | None = None, max_bytes: int) -> ImageI
 def _detect(image: IO[bytes], path: str) -> format_inspector.FileInspector:
     wrapper = format_inspector.InspectWrapper(image)
     try:
-        # Headers lie at the start, VHD's copy at the end; the inspectors ask for no more.
-        while wrapper.read(4 * _MIB):
-            known = wrapper.formats
-            if known and str(known[0]) != "raw" and all(entry.complete for entry in known):
-                break
+        # Most headers lie in the first chunk; some VMDKs have theirs at the end.
+        while wrapper.formats is None and wrapper.read(_CHUNK):
+            pass
         wrapper.close()
         found = wrapper.formats or []
     except format_inspector.ImageFormatError as error:

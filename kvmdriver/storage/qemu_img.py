@@ -12,6 +12,9 @@ from kvmdriver.progress import Progress, ignore
 
 _PERCENT = re.compile(rb"\((\d+(?:\.\d+)?)/100%\)")
 
+# a damaged image gives thousands of lines
+_MESSAGE = 300
+
 # qemu-img spells two formats in its own way
 _NAMES = {"vhd": "vpc", "iso": "raw"}
 
@@ -122,7 +125,7 @@ def _follow(output: IO[bytes], stage: str, progress: Progress) -> None:
 
 
 def _failure(verb: str, status: int, output: str, path: str) -> exception.KVMDriverError:
-    text = " ".join(output.split()) or f"exit status {status}"
+    text = " ".join(output[:_MESSAGE].split()) or f"exit status {status}"
     if "No space left" in text or "Disk quota" in text:
         return exception.InsufficientResources(
             f"the disk is full: qemu-img {verb} could not write {path}",

@@ -1,0 +1,251 @@
+"""Attaching and detaching disks and interfaces, with the guest running or off."""
+
+import os
+
+from lxml import etree
+
+from kvmdriver import exception
+from kvmdriver.definition.disks import disk_element
+from kvmdriver.definition.nics import nic_element
+from kvmdriver.definition.xml import element
+from kvmdriver.hypervisor.domain import Domain
+from kvmdriver.hypervisor.record import Record
+from kvmdriver.model import Disk, DiskView, Instance, Nic, NicView
+from kvmdriver.model.layout import mac_address
+from kvmdriver.network.check import check as check_network
+from kvmdriver.operations import resolve, spawn
+from kvmdriver.operations.context import Context, require_status
+from kvmdriver.operations.undo import undo_on_failure
+from kvmdriver.progress import Progress, ignore
+from kvmdriver.storage.copy import remove_file
+
+_CHANGEABLE = ("running", "paused", "blocked", "stopped", "crashed")
+_RESUME = {"suspended": "resume it first: its saved memory knows the devices that it has now"}
+
+# How long a guest has to let go of a device, and how often it is asked.
+_DETACH_SECONDS = 10
+_DETACH_ATTEMPTS = 3
+
+_HOT_PLUG_BUSES = ("virtio", "scsi", "usb")
+
+
+def attach_disk(
+    context: Context,
+    name_or_uuid: str,
+    disk: Disk,
+    *,
+    request_id: str | None = None,
+    progress: Progress = ignore,
+) -> DiskView:
+    """Make a disk and plug it in, for good.
+
+    :raises kvmdriver.exception.KVMDriverError: it cannot be made or plugged in; no file is left.
+    """
+    with context.exclusively(name_or_uuid) as (domain, record):
+        instance = record.instance
+        if request_id is not None and request_id in record.requests:
+            return _disk_view(instance.disks[-1])
+        status = require_status(domain, "attach", *_CHANGEABLE, remedies=_RESUME)
+        live = status in ("running", "paused", "blocked")
+        placed = _place(context, instance, disk, live)
+        assert placed.file is not None or placed.device == "cdrom"  # noqa: S101
+        made = (placed.file.path,) if placed.file and placed.device == "disk" else ()
+        grown = record.changed(instance=instance.changed(disks=(*instance.disks, placed)))
+        with context.task(domain, record, "attach", request_id, files=made), undo_on_failure() as undo:
+            for path in made:
+                undo.add(remove_file, path)
+            spawn.make_disk(context, placed, "disk", progress)
+            _ensure_scsi_controller(domain, placed, live)
+            domain.attach(disk_element(placed), live=live, config=True)
+        context.hypervisor.save(domain, grown.with_request(request_id))
+        return _disk_view(placed)
+
+
+def _place(context: Context, instance: Instance, disk: Disk, live: bool) -> Disk:
+    if disk.file is not None:
+        raise exception.InvalidRequest("file is the driver's own", field="disk.file")
+    system = context.systems.defaults(instance.os_variant)
+    taken = {other.name for other in instance.disks if other.name}
+    if disk.name in taken:
+        raise exception.InvalidRequest(
+            f"the instance already has a disk {disk.name}",
+            field="disk.name",
+            value=disk.name,
+            remedy="choose another name, or leave it out",
+        )
+    layout = context.store.layout(instance.uuid)
+    # the files of disks that were detached stay, and their names are not given again
+    if disk.name is None:
+        while True:
+            placed = resolve.place_disk(context, instance, disk, system, taken, field="disk")
+            if not os.path.exists(layout.disk(placed.name or "")):
+                break
+            taken.add(placed.name)
+    else:
+        placed = resolve.place_disk(context, instance, disk, system, taken, field="disk")
+        if os.path.exists(layout.disk(disk.name)):
+            raise exception.InvalidRequest(
+                f"the file of an earlier disk {disk.name} is still there",
+                field="disk.name",
+                value=disk.name,
+                remedy=f"choose another name, or remove {layout.disk(disk.name)}",
+            )
+    if live and placed.bus not in _HOT_PLUG_BUSES:
+        raise exception.Unsupported(
+            f"a disk on bus {placed.bus} cannot be plugged into a running instance",
+            field="disk.bus",
+            value=placed.bus,
+            remedy="use bus virtio or scsi, or stop the instance first",
+        )
+    context.store.require(resolve.space_needed(context, placed))
+    return placed
+
+
+def _ensure_scsi_controller(domain: Domain, disk: Disk, live: bool) -> None:
+    """Left to itself, libvirt would add a controller of 1994 for the first SCSI disk."""
+    if disk.bus == "scsi" and domain.xml().find("devices/controller[@type='scsi']") is None:
+        controller = element("controller", type="scsi", index=0, model="virtio-scsi")
+        domain.attach(controller, live=live, config=True)
+
+
+def detach_disk(
+    context: Context, name_or_uuid: str, name: str, *, delete: bool = False
+) -> str | None:
+    """Unplug a disk, for good. Nothing happens when it is gone.
+
+    :param name: its target name, e.g. vdb.
+    :param delete: remove its file too.
+    :returns: the path of its file when that was kept.
+    :raises kvmdriver.exception.OperationTimeout: the guest does not let go of it.
+    """
+    with context.exclusively(name_or_uuid) as (domain, record):
+        instance = record.instance
+        disk = next((d for d in instance.disks if d.name == name), None)
+        if disk is None:
+            raise exception.DeviceNotFound(
+                f"the instance has no disk {name}",
+                field="disk",
+                value=name,
+                instance=domain.name,
+                remedy="its disks: " + (", ".join(d.name or "" for d in instance.disks) or "none"),
+            )
+        require_status(domain, "detach", *_CHANGEABLE, remedies=_RESUME)
+        _detach(context, domain, f"devices/disk[target[@dev='{name}']]", f"disk {name}")
+        left = tuple(d for d in instance.disks if d.name != name)
+        context.hypervisor.save(domain, record.changed(instance=_without_disk(instance, left)))
+        path = disk.file.path if disk.file and disk.device == "disk" else None
+        if path is not None and delete:
+            remove_file(path)
+            path = None
+        return path
+
+
+def _without_disk(instance: Instance, disks: tuple[Disk, ...]) -> Instance:
+    # an instance may lose its last disk, which a new one may not lack
+    return instance.model_copy(update={"disks": disks})
+
+
+def attach_nic(
+    context: Context, name_or_uuid: str, nic: Nic, *, request_id: str | None = None
+) -> NicView:
+    """Plug in an interface, for good. The same MAC address again is no second interface."""
+    with context.exclusively(name_or_uuid) as (domain, record):
+        instance = record.instance
+        system = context.systems.defaults(instance.os_variant)
+        check_network(nic, context.hypervisor, field="nic")
+        mac = nic.mac or mac_address(instance.uuid, "nic", request_id or len(instance.nics))
+        chosen = nic.changed(model=nic.model or system.nic_model, mac=mac)
+        twin = next((n for n in instance.nics if n.mac == chosen.mac), None)
+        if twin is not None:
+            if twin == chosen:
+                return _nic_view(twin)
+            raise exception.InvalidRequest(
+                "the instance already has an interface with this MAC address",
+                field="nic.mac",
+                value=chosen.mac,
+                remedy="choose another one, or leave it out",
+            )
+        status = require_status(domain, "attach", *_CHANGEABLE, remedies=_RESUME)
+        live = status in ("running", "paused", "blocked")
+        with context.task(domain, record, "attach", request_id):
+            domain.attach(nic_element(chosen), live=live, config=True)
+        grown = record.changed(instance=instance.changed(nics=(*instance.nics, chosen)))
+        context.hypervisor.save(domain, grown)
+        return _nic_view(chosen)
+
+
+def detach_nic(context: Context, name_or_uuid: str, mac: str) -> None:
+    """Unplug the interface with that MAC address, for good."""
+    with context.exclusively(name_or_uuid) as (domain, record):
+        instance = record.instance
+        wanted = mac.lower()
+        left = tuple(n for n in instance.nics if n.mac != wanted)
+        if len(left) == len(instance.nics):
+            raise exception.DeviceNotFound(
+                f"the instance has no interface {mac}",
+                field="mac",
+                value=mac,
+                instance=domain.name,
+                remedy="its interfaces: " + (", ".join(n.mac or "" for n in instance.nics) or "none"),
+            )
+        require_status(domain, "detach", *_CHANGEABLE, remedies=_RESUME)
+        _detach(context, domain, f"devices/interface[mac[@address='{wanted}']]", f"interface {mac}")
+        context.hypervisor.save(
+            domain, record.changed(instance=instance.model_copy(update={"nics": left}))
+        )
+
+
+def _detach(context: Context, domain: Domain, path: str, what: str) -> None:
+    """Take a device out of the running and of the persistent definition, each on its own."""
+    if domain.is_active():
+        for _attempt in range(_DETACH_ATTEMPTS):
+            if _detach_live(context, domain, path):
+                break
+        else:
+            raise exception.OperationTimeout(
+                f"the guest does not let go of {what}",
+                instance=domain.name,
+                remedy="unmount it inside the guest and try again, or stop the instance first",
+            )
+    persistent = domain.xml(inactive=True).find(path)
+    if persistent is not None:
+        domain.detach(persistent, live=False, config=True)
+
+
+def _detach_live(context: Context, domain: Domain, path: str) -> bool:
+    node = domain.xml().find(path)
+    if node is None:
+        return True
+    alias = _alias(node)
+    kinds = ("device-removed", "device-removal-failed")
+    with context.events.expect(domain.uuid, *kinds, detail=alias) as gone:
+        try:
+            domain.detach_alias(alias)
+        except exception.DeviceNotFound:
+            return True
+        event = gone.wait(_DETACH_SECONDS)
+    if event is not None:
+        return event.kind == "device-removed"
+    return domain.xml().find(path) is None
+
+
+def _alias(node: etree._Element) -> str:
+    alias = node.find("alias")
+    return alias.get("name", "") if alias is not None else ""
+
+
+def _disk_view(disk: Disk) -> DiskView:
+    return DiskView(
+        name=disk.name or "",
+        device=disk.device,
+        bus=disk.bus or "",
+        path=disk.file.path if disk.file else None,
+        format=disk.file.format if disk.file else None,
+        size_mib=disk.size_mib,
+    )
+
+
+def _nic_view(nic: Nic) -> NicView:
+    return NicView(
+        mac=nic.mac or "", type=nic.type, source=nic.source, model=nic.model, tap=None
+    )

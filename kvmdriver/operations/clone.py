@@ -1,0 +1,173 @@
+"""Cloning a stopped instance, and giving it another name."""
+
+import os
+
+from kvmdriver import exception
+from kvmdriver.definition.build import domain_xml
+from kvmdriver.hypervisor.domain import Domain
+from kvmdriver.hypervisor.record import Owner, Record, Task
+from kvmdriver.model import Consoles, Disk, Instance, InstanceView
+from kvmdriver.model.layout import mac_address
+from kvmdriver.operations import destroy, view
+from kvmdriver.operations.context import Context, require_status
+from kvmdriver.operations.undo import undo_on_failure
+from kvmdriver.progress import Progress, ignore
+from kvmdriver.storage import config_drive
+from kvmdriver.storage.copy import copy_file
+
+_STOP = {
+    "running": "stop it first: kvmdriver server stop NAME",
+    "paused": "stop it first: kvmdriver server stop NAME",
+    "suspended": "resume and stop it first: a clone has no use for another's memory",
+}
+
+
+def clone(
+    context: Context,
+    name_or_uuid: str,
+    *,
+    name: str,
+    uuid: str,
+    request_id: str | None = None,
+    progress: Progress = ignore,
+) -> InstanceView:
+    """Copy a stopped instance: own disks that share nothing, own UUID, name and MAC addresses.
+
+    The clone is left stopped. The same request again gives the same answer.
+
+    :raises kvmdriver.exception.InvalidState: the source is not stopped.
+    :raises kvmdriver.exception.InstanceExists: the name or the UUID is taken.
+    """
+    source, record = context.find(name_or_uuid)
+    if source.uuid == uuid:
+        raise exception.InvalidRequest(
+            "a clone needs a UUID of its own", field="uuid", value=uuid, remedy="leave it out"
+        )
+    digest = f"clone of {source.uuid} as {name}"
+    with context.locks.hold(source.uuid, uuid):
+        source, record = context.find(source.uuid)
+        _check_busy(source, record)
+        existing = context.hypervisor.find(uuid) or context.hypervisor.find(name)
+        if existing is not None:
+            found = context.hypervisor.record(existing.uuid)
+            if existing.uuid == uuid and found is not None and found.digest == digest:
+                return view.show(context, uuid)
+            raise exception.InstanceExists(
+                f"there is already an instance {existing.name!r} with UUID {existing.uuid}",
+                field="name" if existing.name == name else "uuid",
+                value=name if existing.name == name else uuid,
+                instance=existing.name,
+            )
+        require_status(source, "clone", "stopped", "crashed", remedies=_STOP)
+        instance = _copy_of(context, source, record.instance, name, uuid)
+        context.store.require(_size_mib(record.instance))
+        building = Record(
+            instance=instance,
+            digest=digest,
+            task=Task(name="create", owner=Owner.current(), request_id=request_id),
+        )
+        with undo_on_failure() as undo:
+            undo.add(context.store.remove, uuid)
+            emulator = source.xml().findtext("devices/emulator")
+            domain = context.hypervisor.define(
+                domain_xml(instance, context.platform(uuid, emulator), building.to_element())
+            )
+            undo.add(destroy.discard, domain)
+            context.store.create(uuid)
+            _copy_files(context, record.instance, instance, progress)
+            context.hypervisor.save(domain, building.changed(task=None).with_request(request_id))
+    return view.show(context, uuid)
+
+
+def _check_busy(domain: Domain, record: Record) -> None:
+    if record.task is not None:
+        raise exception.InstanceBusy(
+            f"the instance is being changed ({record.task.name})", instance=domain.name
+        )
+
+
+def _copy_of(
+    context: Context, source: Domain, instance: Instance, name: str, uuid: str
+) -> Instance:
+    layout = context.store.layout(uuid)
+    first = next((disk for disk in instance.disks if disk.device == "disk"), None)
+
+    def moved(disk: Disk) -> Disk:
+        if disk.device == "cdrom" or disk.file is None:
+            return disk
+        path = layout.disk(disk.name or "", first=disk is first)
+        return disk.changed(file={"path": path, "format": disk.file.format}, serial=None)
+
+    nics = tuple(
+        nic.changed(mac=mac_address(uuid, "nic", position))
+        for position, nic in enumerate(instance.nics)
+    )
+    drive = instance.config_drive
+    if drive is not None:
+        drive = drive.changed(hostname=name if drive.hostname else None, addresses=())
+    password = source.xml(inactive=True, secure=True).find("devices/graphics[@passwd]")
+    consoles = instance.consoles
+    if password is not None:
+        consoles = Consoles.model_validate(
+            {**consoles.__dict__, "vnc_password": password.get("passwd")}
+        )
+    return instance.model_copy(
+        update={
+            "uuid": uuid,
+            "name": name,
+            "disks": tuple(moved(disk) for disk in instance.disks),
+            "nics": nics,
+            "config_drive": drive,
+            "consoles": consoles,
+            "autostart": False,
+        }
+    )
+
+
+def _size_mib(instance: Instance) -> int:
+    """What the disks take now; a full copy of an overlay also takes what it has from its image."""
+    total = 0
+    for disk in instance.disks:
+        if disk.device == "disk" and disk.file is not None and os.path.exists(disk.file.path):
+            total += os.stat(disk.file.path).st_blocks * 512 >> 20
+    return total
+
+
+def _copy_files(context: Context, old: Instance, new: Instance, progress: Progress) -> None:
+    for source, target in zip(old.disks, new.disks, strict=True):
+        if source.file is None or target.file is None or source.device == "cdrom":
+            continue
+        context.qemu_img.convert(
+            source.file.path,
+            source.file.format,
+            target.file.path,
+            target.file.format,
+            stage=f"copy disk {source.name}",
+            progress=progress,
+        )
+    before, after = context.store.layout(old.uuid), context.store.layout(new.uuid)
+    for name in ("kernel", "ramdisk", "nvram"):
+        if os.path.exists(getattr(before, name)):
+            copy_file(getattr(before, name), getattr(after, name))
+    if new.config_drive is not None:
+        config_drive.write_copy(before.config_drive, new, after.config_drive)
+
+
+def rename(context: Context, name_or_uuid: str, name: str) -> None:
+    """Give a stopped instance another name; nothing happens when it has it already."""
+    with context.exclusively(name_or_uuid) as (domain, record):
+        if domain.name == name:
+            return
+        other = context.hypervisor.find(name)
+        if other is not None:
+            raise exception.InstanceExists(
+                f"there is already an instance named {name!r}",
+                field="name",
+                value=name,
+                instance=other.uuid,
+            )
+        require_status(domain, "rename", "stopped", "crashed", remedies=_STOP)
+        domain.rename(name)
+        context.hypervisor.save(
+            domain, record.changed(instance=record.instance.changed(name=name))
+        )

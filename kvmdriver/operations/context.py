@@ -1,0 +1,113 @@
+"""What operations work with."""
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+
+from oslo_config import cfg
+
+from kvmdriver import exception
+from kvmdriver.definition.platform import Platform
+from kvmdriver.host.osinfo import OsDatabase
+from kvmdriver.hypervisor.domain import Domain
+from kvmdriver.hypervisor.events import EventBus
+from kvmdriver.hypervisor.hypervisor import Hypervisor
+from kvmdriver.hypervisor.record import Owner, Record, Task
+from kvmdriver.model import Status
+from kvmdriver.operations.locks import InstanceLocks
+from kvmdriver.storage.image_cache import ImageCache
+from kvmdriver.storage.qemu_img import QemuImg
+from kvmdriver.storage.store import InstanceStore
+
+
+@dataclasses.dataclass(frozen=True)
+class Context:
+    """The parts that an operation puts together; one for the life of a driver."""
+
+    conf: cfg.ConfigOpts
+    hypervisor: Hypervisor
+    store: InstanceStore
+    images: ImageCache
+    qemu_img: QemuImg
+    systems: OsDatabase
+    locks: InstanceLocks
+    host: str
+
+    @property
+    def events(self) -> EventBus:
+        return self.hypervisor.events
+
+    def platform(self, uuid: str, emulator: str | None = None) -> Platform:
+        return Platform(
+            layout=self.store.layout(uuid),
+            architecture=self.hypervisor.host_capabilities().architecture,
+            emulator=emulator,
+            console_listen=self.conf.kvm_console.listen,
+            spare_pcie_ports=self.conf.kvm.spare_pcie_ports,
+        )
+
+    def find(self, name_or_uuid: str) -> tuple[Domain, Record]:
+        """An instance of ours and its record.
+
+        :raises kvmdriver.exception.InstanceNotFound: there is none of that name or UUID, or the
+            domain belongs to somebody else, whom we never touch.
+        """
+        domain = self.hypervisor.domain(name_or_uuid)
+        record = self.hypervisor.record(domain.uuid)
+        if record is None:
+            raise exception.InstanceNotFound(
+                f"the domain {domain.name!r} was not made by kvmdriver, which leaves it alone",
+                instance=domain.name,
+                remedy="use virsh for it",
+            )
+        return domain, record
+
+    @contextlib.contextmanager
+    def exclusively(self, name_or_uuid: str) -> Iterator[tuple[Domain, Record]]:
+        """An instance of ours, looked up again once nobody else works on it."""
+        uuid = self.find(name_or_uuid)[0].uuid
+        with self.locks.hold(uuid):
+            domain, record = self.find(uuid)
+            task = record.task
+            if task is not None and task.owner != Owner.current() and task.owner.is_alive():
+                raise exception.InstanceBusy(
+                    f"process {task.owner.pid} is busy with {task.name}", instance=domain.name
+                )
+            yield domain, record
+
+    @contextlib.contextmanager
+    def task(
+        self,
+        domain: Domain,
+        record: Record,
+        name: str,
+        request_id: str | None = None,
+        files: tuple[str, ...] = (),
+    ) -> Iterator[None]:
+        """Note a task in the record while it is worked on, so that a crash can be made good."""
+        task = Task(name=name, owner=Owner.current(), request_id=request_id, files=files)
+        self.hypervisor.save(domain, record.changed(task=task))
+        try:
+            yield
+        except BaseException:
+            with contextlib.suppress(exception.KVMDriverError):
+                self.hypervisor.save(domain, record.changed(task=None))
+            raise
+
+
+def require_status(domain: Domain, operation: str, *allowed: Status, remedies: dict[str, str]) -> Status:
+    """The instance's status, which must be one of ``allowed``.
+
+    :param remedies: what to do, by status.
+    :raises kvmdriver.exception.InvalidState: it is another one.
+    """
+    status = domain.status()
+    if status not in allowed:
+        raise exception.InvalidState(
+            f"{operation} is not possible while the instance is {status}",
+            field="status",
+            value=status,
+            instance=domain.name,
+            remedy=remedies.get(status, f"possible while it is: {', '.join(allowed)}"),
+        )
+    return status

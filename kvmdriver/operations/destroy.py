@@ -1,0 +1,60 @@
+"""Removing an instance, from any half-built state, and twice."""
+
+from kvmdriver import exception
+from kvmdriver.hypervisor.domain import Domain
+from kvmdriver.hypervisor.record import Owner, Record, Task
+from kvmdriver.operations.context import Context
+
+
+def terminate(
+    context: Context, name_or_uuid: str, *, keep_disks: bool = False
+) -> tuple[str, ...]:
+    """Switch an instance off and remove it. Nothing happens when it is gone already.
+
+    :param keep_disks: leave the files of its disks; the rest of its directory goes.
+    :returns: the paths of the disks that were kept.
+    """
+    try:
+        domain, _record = context.find(name_or_uuid)
+    except exception.InstanceNotFound:
+        if context.hypervisor.find(name_or_uuid) is not None:
+            raise  # it is there, and it is not ours
+        return ()
+    with context.locks.hold(domain.uuid):
+        try:
+            domain, record = context.find(domain.uuid)
+        except exception.InstanceNotFound:
+            return ()
+        task = record.task
+        if task is not None and task.owner != Owner.current() and task.owner.is_alive():
+            raise exception.InstanceBusy(
+                f"process {task.owner.pid} is busy with {task.name}", instance=domain.name
+            )
+        kept = _disk_paths(record) if keep_disks else ()
+        deleting = Task(name="delete", owner=Owner.current(), files=kept)
+        context.hypervisor.save(domain, record.changed(task=deleting))
+        remove(context, domain, record, keep=kept)
+        return kept
+
+
+def remove(
+    context: Context, domain: Domain, record: Record, keep: tuple[str, ...] = ()
+) -> None:
+    """Everything that an instance consists of. The domain goes last: it is what remembers."""
+    domain.destroy()
+    context.store.remove(record.instance.uuid, keep)
+    domain.undefine()
+
+
+def discard(domain: Domain) -> None:
+    """Take back the definition of a domain, running or not."""
+    domain.destroy()
+    domain.undefine()
+
+
+def _disk_paths(record: Record) -> tuple[str, ...]:
+    return tuple(
+        disk.file.path
+        for disk in record.instance.disks
+        if disk.file is not None and disk.device == "disk"
+    )

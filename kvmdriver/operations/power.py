@@ -1,0 +1,193 @@
+"""Starting, stopping, rebooting, suspending and pausing."""
+
+import time
+from collections.abc import Callable
+
+from kvmdriver import exception
+from kvmdriver.hypervisor.domain import Domain
+from kvmdriver.operations.context import Context, require_status
+
+# A press of the power button that the firmware gets is lost, so it is pressed again.
+_PRESS_AGAIN_SECONDS = 8
+
+_RESUME = "resume it: kvmdriver server resume NAME"
+_UNPAUSE = "unpause it: kvmdriver server unpause NAME"
+_START = "start it: kvmdriver server start NAME"
+
+
+def start(context: Context, name_or_uuid: str) -> None:
+    """Start a stopped instance; nothing happens when it runs."""
+    with context.exclusively(name_or_uuid) as (domain, _record):
+        status = require_status(
+            domain,
+            "start",
+            "running",
+            "stopped",
+            "crashed",
+            remedies={"suspended": _RESUME, "paused": _UNPAUSE},
+        )
+        if status != "running":
+            domain.start()
+
+
+def stop(context: Context, name_or_uuid: str, *, timeout: float | None = None) -> None:
+    """Press the power button, give the guest time, then switch it off. Nothing when it is off.
+
+    No lock is held while the guest takes its time.
+
+    :param timeout: seconds; 0 switches off at once, None takes the configured time.
+    """
+    seconds = context.conf.kvm.shutdown_timeout if timeout is None else timeout
+    with context.exclusively(name_or_uuid) as (domain, _record):
+        status = domain.status()
+        if status == "suspended":
+            raise exception.InvalidState(
+                "stop is not possible while the instance is suspended",
+                field="status",
+                value=status,
+                instance=domain.name,
+                remedy=_RESUME,
+            )
+        if status in ("stopped", "crashed"):
+            return
+        run = domain.started_as()
+        patient = seconds > 0 and status in ("running", "shutting-down")
+    if patient and _shut_down(context, domain, seconds, "stopped", domain.press_power_button):
+        return
+    with context.exclusively(domain.uuid) as (domain, _record):
+        # started again by somebody in the meantime: that is another run, not ours to end
+        if domain.started_as() == run:
+            domain.destroy()
+
+
+def reboot(
+    context: Context,
+    name_or_uuid: str,
+    *,
+    hard: bool = False,
+    timeout: float | None = None,
+    request_id: str | None = None,
+) -> None:
+    """Reboot a running instance.
+
+    Soft: the guest shuts down and libvirt starts it again, in the same QEMU. Hard, or when the
+    guest does not react in time: off and on, with a new QEMU. A request that was carried out is
+    remembered with the instance, so that its redelivery does not reboot again.
+
+    :param timeout: seconds that a soft reboot may take; None takes the configured time.
+    """
+    seconds = context.conf.kvm.shutdown_timeout if timeout is None else timeout
+    with context.exclusively(name_or_uuid) as (domain, record):
+        if request_id is not None and request_id in record.requests:
+            return
+        remedies = {"suspended": _RESUME, "paused": _UNPAUSE, "stopped": _START}
+        allowed = ("running", "paused", "crashed", "blocked") if hard else ("running",)
+        require_status(domain, "reboot", *allowed, remedies=remedies)  # type: ignore[arg-type]
+    if not hard and seconds > 0:
+        hard = not _shut_down(context, domain, seconds, "rebooted", domain.reboot)
+    else:
+        hard = True
+    with context.exclusively(domain.uuid) as (domain, record):
+        if hard:
+            with context.task(domain, record, "reboot", request_id):
+                domain.destroy()
+                domain.start()
+        context.hypervisor.save(domain, record.changed(task=None).with_request(request_id))
+
+
+def _shut_down(
+    context: Context, domain: Domain, seconds: float, kind: str, press: Callable[[], None]
+) -> bool:
+    """Press the button until the event comes; False when it does not come in time."""
+    deadline = time.monotonic() + seconds
+    with context.events.expect(domain.uuid, kind, "stopped", "crashed") as expected:
+        while (left := deadline - time.monotonic()) > 0:
+            try:
+                press()
+            except exception.InvalidState:
+                return not domain.is_active() if kind == "stopped" else False
+            except exception.HypervisorUnavailable:
+                # libvirtd went away: the guest may well react all the same
+                domain = _find_again(context, domain, deadline)
+                press = domain.press_power_button if kind == "stopped" else domain.reboot
+                continue
+            event = expected.wait(min(left, _PRESS_AGAIN_SECONDS))
+            if event is not None:
+                # a guest that only went off during a reboot still has to be started
+                return event.kind == kind
+            if kind == "stopped" and not domain.is_active():
+                return True
+    return False
+
+
+def _find_again(context: Context, domain: Domain, deadline: float) -> Domain:
+    while True:
+        try:
+            return context.hypervisor.domain(domain.uuid)
+        except exception.HypervisorUnavailable:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.5)
+
+
+def suspend(context: Context, name_or_uuid: str) -> None:
+    """Write the guest's memory to disk and switch it off; nothing when that is done already."""
+    with context.exclusively(name_or_uuid) as (domain, _record):
+        status = require_status(
+            domain,
+            "suspend",
+            "running",
+            "paused",
+            "suspended",
+            remedies={"stopped": _START},
+        )
+        if status != "suspended":
+            domain.managed_save()
+
+
+def resume(context: Context, name_or_uuid: str) -> None:
+    """Bring a suspended instance back; nothing when it runs."""
+    with context.exclusively(name_or_uuid) as (domain, _record):
+        status = require_status(
+            domain,
+            "resume",
+            "suspended",
+            "running",
+            remedies={"stopped": _START, "crashed": _START, "paused": _UNPAUSE},
+        )
+        if status == "suspended":
+            domain.start()
+
+
+def pause(context: Context, name_or_uuid: str) -> None:
+    """Stop the guest's CPUs; nothing when they stand."""
+    with context.exclusively(name_or_uuid) as (domain, _record):
+        status = require_status(
+            domain, "pause", "running", "paused", remedies={"stopped": _START}
+        )
+        if status == "running":
+            domain.pause()
+
+
+def unpause(context: Context, name_or_uuid: str) -> None:
+    """Let the guest's CPUs run again, also after its disk was full; nothing when they run."""
+    with context.exclusively(name_or_uuid) as (domain, _record):
+        status = require_status(
+            domain,
+            "unpause",
+            "paused",
+            "running",
+            "blocked",
+            remedies={"suspended": _RESUME, "stopped": _START},
+        )
+        if status != "running":
+            domain.unpause()
+
+
+def set_autostart(context: Context, name_or_uuid: str, on: bool) -> None:
+    """Whether the instance starts with the host."""
+    with context.exclusively(name_or_uuid) as (domain, record):
+        domain.set_autostart(on)
+        context.hypervisor.save(
+            domain, record.changed(instance=record.instance.changed(autostart=on))
+        )

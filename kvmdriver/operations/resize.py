@@ -1,0 +1,181 @@
+"""Changing memory and vCPUs: live up to the maximum, the maximum itself while stopped."""
+
+import contextlib
+
+from lxml import etree
+
+from kvmdriver import exception
+from kvmdriver.definition.memory import dimm
+from kvmdriver.hypervisor.domain import Domain
+from kvmdriver.model import DIMM_MIB, Memory, Vcpus
+from kvmdriver.operations.context import Context, require_status
+from kvmdriver.operations.view import agent_connected
+
+_CHANGEABLE = ("running", "paused", "stopped", "crashed")
+_RESUME = {"suspended": "resume it first: its saved memory has the size that it has now"}
+_STOP = "stop it first: kvmdriver server stop NAME"
+
+# The balloon of an idle guest moves within a second; one that does not move at all has no driver.
+_BALLOON_SECONDS = 10
+
+
+def set_memory(
+    context: Context,
+    name_or_uuid: str,
+    current_mib: int | None = None,
+    maximum_mib: int | None = None,
+) -> Memory:
+    """Give an instance more or less memory, in MiB; None leaves a number as it is.
+
+    A running guest's balloon moves between nothing and the maximum; an instance with growth
+    hotplug gets memory modules instead, which stay until it is removed.
+
+    :raises kvmdriver.exception.InvalidState: the maximum of a running instance.
+    """
+    with context.exclusively(name_or_uuid) as (domain, record):
+        old = record.instance.memory
+        assert old is not None  # noqa: S101 always chosen at creation
+        status = require_status(domain, "a change of memory", *_CHANGEABLE, remedies=_RESUME)
+        live = status in ("running", "paused")
+        maximum = old.maximum_mib if maximum_mib is None else maximum_mib
+        current = min(old.current_mib, maximum) if current_mib is None else current_mib
+        if current > maximum:
+            raise exception.InvalidRequest(
+                f"the instance can have at most {maximum} MiB",
+                field="current_mib",
+                value=current,
+                remedy="stop the instance and raise its maximum, or ask for less",
+            )
+        new = Memory.parse({**old.model_dump(), "current_mib": current, "maximum_mib": maximum})
+        if maximum != old.maximum_mib:
+            _change_maximum(context, domain, new, live)
+        if new.growth == "hotplug":
+            _plug_modules(domain, old, new, live)
+        elif live:
+            with context.events.expect(domain.uuid, "balloon-changed") as moved:
+                domain.set_memory(current, live=True, config=True)
+                moved.wait(_BALLOON_SECONDS)
+        else:
+            domain.set_memory(current, live=False, config=True)
+        context.hypervisor.save(
+            domain, record.changed(instance=record.instance.changed(memory=new))
+        )
+        return new
+
+
+def _change_maximum(context: Context, domain: Domain, new: Memory, live: bool) -> None:
+    if live:
+        raise exception.InvalidState(
+            "the maximum memory of a running instance cannot be changed",
+            field="maximum_mib",
+            value=new.maximum_mib,
+            instance=domain.name,
+            remedy=_STOP,
+        )
+    if new.growth == "hotplug":
+        raise exception.Unsupported(
+            "the maximum of an instance with growth hotplug is fixed at creation",
+            field="maximum_mib",
+            value=new.maximum_mib,
+            instance=domain.name,
+            remedy="create it with a larger maximum; unused address space costs nothing",
+        )
+    total = context.hypervisor.cpus_and_memory()[1] - context.conf.kvm.reserved_host_memory_mib
+    if new.maximum_mib > total:
+        raise exception.InsufficientResources(
+            f"the host has {total} MiB of memory for instances",
+            field="maximum_mib",
+            value=new.maximum_mib,
+            remedy=f"ask for at most {total} MiB",
+        )
+    domain.set_maximum_memory(new.maximum_mib)
+
+
+def _plug_modules(domain: Domain, old: Memory, new: Memory, live: bool) -> None:
+    grow = new.current_mib - old.current_mib
+    if grow < 0 or grow % DIMM_MIB:
+        raise exception.InvalidRequest(
+            f"memory grows in modules of {DIMM_MIB} MiB, and modules are not taken out",
+            field="current_mib",
+            value=new.current_mib,
+            remedy=f"ask for {old.current_mib} MiB plus a multiple of {DIMM_MIB}",
+        )
+    if grow:
+        domain.attach(dimm(grow), live=live, config=True)
+
+
+def set_vcpus(
+    context: Context,
+    name_or_uuid: str,
+    current: int | None = None,
+    maximum: int | None = None,
+) -> Vcpus:
+    """Change the number of vCPUs; None leaves a number as it is.
+
+    :raises kvmdriver.exception.Unsupported: unplugging under emulation: QEMU's TCG does not
+        survive it.
+    :raises kvmdriver.exception.InvalidState: the maximum of a running instance.
+    """
+    with context.exclusively(name_or_uuid) as (domain, record):
+        old = record.instance.vcpus
+        status = require_status(domain, "a change of vCPUs", *_CHANGEABLE, remedies=_RESUME)
+        live = status in ("running", "paused")
+        top = old.maximum if maximum is None else maximum
+        count = min(old.current, top) if current is None else current
+        if count > top:
+            raise exception.InvalidRequest(
+                f"the instance can have at most {top} vCPUs",
+                field="current",
+                value=count,
+                remedy="stop the instance and raise its maximum, or ask for fewer",
+            )
+        new = Vcpus.parse({"current": count, "maximum": top})
+        instance = record.instance
+        if top != old.maximum:
+            _check_maximum_vcpus(context, domain, instance.cpu.topology is not None, top, live)
+        if live and count < old.current and instance.virt_type == "qemu":
+            raise exception.Unsupported(
+                "vCPUs cannot be unplugged from a guest under software emulation",
+                field="current",
+                value=count,
+                instance=domain.name,
+                remedy=_STOP,
+            )
+        if top > old.maximum:
+            domain.set_maximum_vcpus(top)
+        if count != old.current:
+            domain.set_vcpus(count, live=live, config=True)
+        if top < old.maximum:
+            domain.set_maximum_vcpus(top)
+        if live and count > old.current:
+            _bring_online(domain, count)
+        context.hypervisor.save(domain, record.changed(instance=instance.changed(vcpus=new)))
+        return new
+
+
+def _check_maximum_vcpus(
+    context: Context, domain: Domain, has_topology: bool, maximum: int, live: bool
+) -> None:
+    if live:
+        raise exception.InvalidState(
+            "the maximum number of vCPUs of a running instance cannot be changed",
+            field="maximum",
+            value=maximum,
+            instance=domain.name,
+            remedy=_STOP,
+        )
+    if has_topology:
+        raise exception.Unsupported(
+            "the number of vCPUs is fixed by the instance's CPU topology",
+            field="maximum",
+            value=maximum,
+            instance=domain.name,
+        )
+
+
+def _bring_online(domain: Domain, count: int) -> None:
+    """Most guests do this by themselves; the agent sees to the others, where there is one."""
+    root: etree._Element = domain.xml()
+    if agent_connected(root):
+        with contextlib.suppress(exception.KVMDriverError):
+            domain.bring_vcpus_online(count)

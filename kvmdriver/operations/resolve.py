@@ -1,0 +1,298 @@
+"""From what was asked for to what will be made: everything chosen and checked, nothing changed."""
+
+import dataclasses
+import os
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from kvmdriver import exception
+from kvmdriver.definition.disks import cdrom_bus, free_name
+from kvmdriver.definition.platform import Platform
+from kvmdriver.host import platform as host_platform
+from kvmdriver.host.osinfo import OsDefaults
+from kvmdriver.hypervisor.capabilities import DomainCapabilities
+from kvmdriver.model import Boot, Cpu, Disk, FileImage, Image, Instance, Memory, Nic
+from kvmdriver.model.layout import mac_address
+from kvmdriver.network.check import check as check_network
+from kvmdriver.operations.context import Context
+from kvmdriver.storage import backend
+
+T = TypeVar("T")
+
+DEFAULT_MEMORY_MIB = 1024
+
+
+@dataclasses.dataclass(frozen=True)
+class Resolved:
+    """An instance with nothing left open, and what its definition depends on."""
+
+    instance: Instance
+    platform: Platform
+    warnings: tuple[str, ...]
+
+
+def resolve(context: Context, request: Instance) -> Resolved:
+    """Choose and check.
+
+    :raises kvmdriver.exception.KVMDriverError: the request cannot be carried out here; the error
+        names the field.
+    """
+    conf, hypervisor = context.conf, context.hypervisor
+    system = context.systems.defaults(request.os_variant)
+    virt_type = host_platform.choose_virt_type(
+        hypervisor,
+        request.virt_type or conf.kvm.virt_type,
+        fallback=conf.kvm.fallback_to_qemu,
+    )
+    machine = host_platform.choose_machine(hypervisor, request.machine or conf.kvm.machine_type)
+    capabilities = hypervisor.domain_capabilities(virt_type, machine)
+    host_platform.check_firmware(request.boot, capabilities)
+    _check_vcpus(request, capabilities)
+    boot = request.boot.changed(firmware=request.boot.firmware or "bios")
+    _check_boot_images(context, boot)
+    video = request.video or system.video
+    if video not in capabilities.video_models:
+        if request.video is not None:
+            raise exception.Unsupported(
+                f"this QEMU has no video model {video}",
+                field="video",
+                value=video,
+                remedy=f"possible here: {', '.join(sorted(capabilities.video_models))}",
+            )
+        video = "vga"
+    sized = request.changed(
+        virt_type=virt_type,
+        machine=machine,
+        boot=boot,
+        cpu=_choose_cpu(context, request.cpu, capabilities),
+        memory=_choose_memory(context, request, system),
+        os_variant=system.short_id or request.os_variant,
+        video=video,
+        clock=request.clock or system.clock,
+        rng=system.rng if request.rng is None else request.rng,
+    )
+    placed = sized.changed(
+        nics=tuple(_choose_nic(context, sized, nic, i, system) for i, nic in enumerate(sized.nics)),
+        disks=_choose_disks(context, sized, system),
+        config_drive_bus=_config_drive_bus(sized, system),
+    )
+    _check_config_drive_place(placed)
+    return Resolved(
+        instance=placed,
+        platform=context.platform(placed.uuid, capabilities.emulator),
+        warnings=_warnings(placed, system),
+    )
+
+
+def _check_vcpus(request: Instance, capabilities: DomainCapabilities) -> None:
+    if request.vcpus.maximum > capabilities.max_vcpus:
+        raise exception.InsufficientResources(
+            f"machine {capabilities.machine} has at most {capabilities.max_vcpus} vCPUs",
+            field="vcpus.maximum",
+            value=request.vcpus.maximum,
+            remedy=f"ask for at most {capabilities.max_vcpus}",
+        )
+
+
+def _check_boot_images(context: Context, boot: Boot) -> None:
+    for field, image in (("boot.kernel", boot.kernel), ("boot.initrd", boot.initrd)):
+        if image is not None:
+            with_field(f"{field}.path", context.images.check, image, "file")
+
+
+def with_field(field: str, function: Callable[..., T], *args: Any) -> T:
+    """Call ``function``; its errors are about ``field`` of the request."""
+    try:
+        return function(*args)
+    except exception.KVMDriverError as error:
+        own = error.field
+        if own in ("format", "checksum"):
+            field = f"{field.rpartition('.')[0]}.{own}"
+        error.field = field
+        raise
+
+
+def _choose_cpu(context: Context, cpu: Cpu, capabilities: DomainCapabilities) -> Cpu:
+    if cpu.mode is not None:
+        return host_platform.choose_cpu(cpu, capabilities)
+    mode = context.conf.kvm_cpu.mode
+    if mode != "custom" and mode not in capabilities.cpu_modes:
+        # The default need not be possible with every virtualization type; what is asked for must.
+        mode = "maximum" if "maximum" in capabilities.cpu_modes else "none"
+    if mode == "none" and cpu.features:
+        mode = "maximum"
+    models = tuple(context.conf.kvm_cpu.models) if mode == "custom" else ()
+    return host_platform.choose_cpu(cpu.changed(mode=mode, models=models), capabilities)
+
+
+def _choose_memory(context: Context, request: Instance, system: OsDefaults) -> Memory:
+    memory = request.memory
+    if memory is None:
+        memory = Memory(current_mib=system.recommended_memory_mib or DEFAULT_MEMORY_MIB)
+    total = context.hypervisor.cpus_and_memory()[1]
+    usable = total - context.conf.kvm.reserved_host_memory_mib
+    if memory.maximum_mib > usable:
+        raise exception.InsufficientResources(
+            f"the host has {usable} MiB of memory for instances",
+            field="memory.maximum_mib",
+            value=memory.maximum_mib,
+            remedy=f"ask for at most {usable} MiB",
+        )
+    return memory
+
+
+def _choose_nic(
+    context: Context, instance: Instance, nic: Nic, position: int, system: OsDefaults
+) -> Nic:
+    check_network(nic, context.hypervisor, field=f"nics.{position}")
+    return nic.changed(
+        model=nic.model or system.nic_model,
+        mac=nic.mac or mac_address(instance.uuid, "nic", position),
+    )
+
+
+def _choose_disks(context: Context, instance: Instance, system: OsDefaults) -> tuple[Disk, ...]:
+    taken = {disk.name for disk in instance.disks if disk.name}
+    chosen: list[Disk] = []
+    needed_mib = 0
+    first = next((disk for disk in instance.disks if disk.device == "disk"), None)
+    for position, disk in enumerate(instance.disks):
+        placed = place_disk(
+            context,
+            instance,
+            disk,
+            system,
+            taken,
+            field=f"disks.{position}",
+            first=disk is first,
+        )
+        taken.add(placed.name or "")
+        needed_mib += space_needed(context, placed)
+        chosen.append(placed)
+    context.store.require(needed_mib)
+    return tuple(chosen)
+
+
+def place_disk(
+    context: Context,
+    instance: Instance,
+    disk: Disk,
+    system: OsDefaults,
+    taken: set[str],
+    *,
+    field: str,
+    first: bool = False,
+) -> Disk:
+    """A disk with bus, name, format and file chosen, its image looked at.
+
+    :raises kvmdriver.exception.KVMDriverError: the image is refused, or the bus is full.
+    """
+    cdrom = disk.device == "cdrom"
+    bus = disk.bus
+    if bus is None:
+        bus = (system.cdrom_bus or cdrom_bus(instance)) if cdrom else system.disk_bus  # type: ignore[assignment]
+    if bus == "ide" and "q35" in (instance.machine or ""):
+        raise exception.Unsupported(
+            "machine type q35 has no IDE bus",
+            field=f"{field}.bus",
+            value="ide",
+            remedy="use bus sata, or machine pc",
+        )
+    if cdrom and bus == "virtio":
+        raise exception.Unsupported(
+            "a CD drive cannot be on bus virtio",
+            field=f"{field}.bus",
+            value="virtio",
+            remedy="use bus scsi, sata or ide",
+        )
+    try:
+        name = disk.name or free_name(bus or "virtio", taken)
+    except ValueError as error:
+        raise exception.InvalidRequest(
+            str(error), field=f"{field}.bus", value=bus, remedy="use another bus for some disks"
+        ) from None
+    image_format = disk.format or context.conf.kvm_storage.disk_format
+    layout = context.store.layout(instance.uuid)
+    path: str | None = layout.disk(name, first=first)
+    if cdrom:
+        image_format = "raw"
+        path = None
+    if disk.image is not None:
+        path = _check_image(context, disk, path, field)
+    maker = backend.load(image_format, context.qemu_img)
+    file = {"path": path, "format": maker.format} if path else None
+    return disk.changed(bus=bus, name=name, format=None if cdrom else image_format, file=file)
+
+
+def _check_image(context: Context, disk: Disk, path: str | None, field: str) -> str | None:
+    image = disk.image
+    assert image is not None  # noqa: S101 the caller has looked
+    role = "cdrom" if disk.device == "cdrom" else "disk"
+    info = with_field(f"{field}.image.{_where(image)}", context.images.check, image, role)
+    if info is not None and disk.size_mib is not None and info.size_mib > disk.size_mib:
+        raise too_small(info.size_mib, disk.size_mib, field)
+    if disk.device == "cdrom":
+        return context.images.locate(image, "cdrom")
+    return path
+
+
+def too_small(image_mib: int, size_mib: int, field: str) -> exception.InvalidRequest:
+    return exception.InvalidRequest(
+        f"the image needs {image_mib} MiB, a disk cannot be smaller than its image",
+        field=f"{field}.size_mib",
+        value=size_mib,
+        remedy=f"ask for at least {image_mib} MiB, or leave the size out",
+    )
+
+
+def _where(image: Image) -> str:
+    return "path" if isinstance(image, FileImage) else "url"
+
+
+def space_needed(context: Context, disk: Disk) -> int:
+    """MiB that making a disk is going to write, as far as that is known beforehand."""
+    needed = 0
+    if isinstance(disk.image, FileImage):
+        role = "cdrom" if disk.device == "cdrom" else "disk"
+        if not os.path.exists(context.images.locate(disk.image, role)):
+            needed += os.path.getsize(disk.image.path) >> 20
+        if disk.format == "raw":
+            needed += os.path.getsize(disk.image.path) >> 20
+    return needed
+
+
+def _config_drive_bus(instance: Instance, system: OsDefaults) -> str | None:
+    if instance.config_drive is None:
+        return None
+    return instance.config_drive_bus or system.cdrom_bus or cdrom_bus(instance)
+
+
+def _check_config_drive_place(instance: Instance) -> None:
+    if instance.config_drive is not None:
+        try:
+            free_name(
+                instance.config_drive_bus or "sata",
+                {disk.name or "" for disk in instance.disks},
+                last=True,
+            )
+        except ValueError as error:
+            raise exception.InvalidRequest(
+                f"no place for the config drive: {error}",
+                field="config_drive",
+                remedy="set config_drive_bus to another bus",
+            ) from None
+
+
+def _warnings(instance: Instance, system: OsDefaults) -> tuple[str, ...]:
+    found = []
+    name, memory = instance.os_variant, instance.memory
+    minimum = system.minimum_memory_mib
+    if memory is not None and minimum and memory.current_mib < minimum:
+        found.append(f"{name} wants at least {minimum} MiB of memory, it gets {memory.current_mib}")
+    if system.minimum_vcpus and instance.vcpus.current < system.minimum_vcpus:
+        found.append(f"{name} wants at least {system.minimum_vcpus} vCPUs")
+    blank = next((d for d in instance.disks if d.device == "disk" and d.image is None), None)
+    if blank is not None and system.minimum_disk_mib and blank.size_mib:
+        if blank.size_mib < system.minimum_disk_mib:
+            found.append(f"{name} wants a disk of at least {system.minimum_disk_mib} MiB")
+    return tuple(found)

@@ -1,0 +1,148 @@
+"""Snapshots of a disk to an image file, of stopped and of running instances."""
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator
+
+from kvmdriver import exception
+from kvmdriver.definition.disks import copy_target
+from kvmdriver.hypervisor.domain import Domain
+from kvmdriver.hypervisor.events import Expectation
+from kvmdriver.model import Disk, Instance
+from kvmdriver.operations.context import Context, require_status
+from kvmdriver.operations.undo import undo_on_failure
+from kvmdriver.operations.view import agent_connected
+from kvmdriver.progress import Progress, ignore
+from kvmdriver.storage.copy import remove_file
+
+# How often the progress of a running copy is looked at, in seconds; its end comes as an event.
+_LOOK_SECONDS = 0.5
+
+
+def snapshot(
+    context: Context,
+    name_or_uuid: str,
+    path: str,
+    *,
+    disk_name: str | None = None,
+    image_format: str = "qcow2",
+    request_id: str | None = None,
+    progress: Progress = ignore,
+) -> str:
+    """Write a disk of an instance, the first unless named, to a new image without backing files.
+
+    A running guest keeps running; where its agent answers, its file systems are frozen for the
+    moment in which the copy becomes complete. The image appears under its name when it is whole.
+
+    :param path: a file that does not exist yet, in a directory that requests may use.
+    :returns: the real path of the image.
+    """
+    with context.exclusively(name_or_uuid) as (domain, record):
+        disk = _choose_disk(domain, record.instance, disk_name)
+        directory = context.images.check_path(os.path.dirname(path) or "/")
+        if not os.path.isdir(directory):
+            raise exception.InvalidRequest(
+                "there is no such directory", field="path", value=path, remedy="make it first"
+            )
+        target = os.path.join(directory, os.path.basename(path))
+        if os.path.lexists(target):
+            if request_id is not None and request_id in record.requests:
+                return target
+            raise exception.InvalidRequest(
+                "the file exists already", field="path", value=path, remedy="choose another name"
+            )
+        status = require_status(
+            domain, "snapshot", "running", "paused", "stopped", "crashed", "suspended", remedies={}
+        )
+        part = os.path.join(directory, f".{domain.uuid}.snapshot.part")
+        assert disk.file is not None and disk.name is not None  # noqa: S101
+        with context.task(domain, record, "snapshot", request_id, (part,)), undo_on_failure() as undo:
+            undo.add(remove_file, part)
+            if status in ("running", "paused"):
+                _copy_running(context, domain, disk.name, part, image_format, progress)
+            else:
+                context.qemu_img.convert(
+                    disk.file.path,
+                    disk.file.format,
+                    part,
+                    image_format,
+                    stage="write snapshot",
+                    progress=progress,
+                )
+            os.chmod(part, 0o644)
+            os.rename(part, target)
+        context.hypervisor.save(domain, record.with_request(request_id))
+        return target
+
+
+def _choose_disk(domain: Domain, instance: Instance, name: str | None) -> Disk:
+    disks = [d for d in instance.disks if d.device == "disk" and d.file is not None]
+    for disk in disks:
+        if name in (None, disk.name):
+            return disk
+    raise exception.DeviceNotFound(
+        f"the instance has no disk {name}" if name else "the instance has no disk",
+        field="disk",
+        value=name,
+        instance=domain.name,
+        remedy="its disks: " + (", ".join(d.name or "" for d in disks) or "none"),
+    )
+
+
+def _copy_running(
+    context: Context,
+    domain: Domain,
+    disk: str,
+    part: str,
+    image_format: str,
+    progress: Progress,
+) -> None:
+    size = domain.block_info(disk)[0]
+    # Made by us and then filled by QEMU: so the file is ours again when libvirt gives it back.
+    context.qemu_img.create(part, image_format, size_mib=-(-size // 1048576))
+    with context.events.expect(domain.uuid, "block-job", detail=(disk,)) as ready:
+        domain.copy_disk(disk, copy_target(part, image_format))
+        try:
+            _wait_until_ready(domain, disk, ready, progress)
+            with _frozen(domain):
+                domain.end_block_job(disk)
+        except BaseException:
+            with contextlib.suppress(exception.KVMDriverError):
+                domain.end_block_job(disk)
+            raise
+
+
+def _wait_until_ready(
+    domain: Domain, disk: str, ready: Expectation, progress: Progress
+) -> None:
+    while (event := ready.wait(_LOOK_SECONDS)) is None:
+        job = domain.block_job(disk)
+        if job is None:
+            # the event may just be on its way
+            time.sleep(_LOOK_SECONDS)
+            event = ready.wait(_LOOK_SECONDS)
+            break
+        progress("write snapshot", job[0], job[1] or None)
+    outcome = event.detail[1] if event else "vanished"
+    if outcome != "ready":
+        raise exception.StorageError(
+            f"the copy of disk {disk} {outcome}",
+            instance=domain.name,
+            remedy="check the space where the snapshot goes; the QEMU log says more",
+        )
+
+
+@contextlib.contextmanager
+def _frozen(domain: Domain) -> Iterator[None]:
+    """The guest's file systems at rest, if its agent can do that."""
+    frozen = False
+    if agent_connected(domain.xml()):
+        with contextlib.suppress(exception.KVMDriverError):
+            domain.freeze()
+            frozen = True
+    try:
+        yield
+    finally:
+        if frozen:
+            domain.thaw()
