@@ -2,7 +2,6 @@
 
 import concurrent.futures
 import logging
-import os
 import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -140,10 +139,6 @@ class Connection:
         self.events.stop()
 
     def _open(self) -> libvirt.virConnect:
-        if self.embedded:
-            # An embedded driver logs into our stderr unless told to keep to errors.
-            os.environ.setdefault("LIBVIRT_LOG_OUTPUTS", "3:stderr")
-            os.environ.setdefault("LIBVIRT_LOG_FILTERS", "4:*")
         LOOP.ensure_running()
         self.events.start()
         pool = concurrent.futures.ThreadPoolExecutor(_POOL_THREADS, "libvirt-call")

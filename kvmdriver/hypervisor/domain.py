@@ -144,7 +144,7 @@ class Domain:
         flags = libvirt.VIR_DOMAIN_AFFECT_CONFIG
         if self.is_active():
             flags |= libvirt.VIR_DOMAIN_AFFECT_LIVE
-        text = etree.tostring(record.to_element(), encoding="unicode")
+        text = etree.tostring(record.to_element(bare=True), encoding="unicode")
         self._call(
             self._raw.setMetadata,
             libvirt.VIR_DOMAIN_METADATA_ELEMENT,

@@ -185,11 +185,9 @@ class Hypervisor:
             dotted(self.connection.call_fresh("getLibVersion")),
         )
 
-    def cpus_and_memory(self) -> tuple[int, int, int]:
-        """Number of CPUs, memory and free memory of the host in MiB."""
-        info = self.connection.call_fresh("getInfo")
-        free = self.connection.call_fresh("getFreeMemory")
-        return info[2], info[1], free // 1024 // 1024
+    def cpus(self) -> int:
+        """Number of the host's CPUs that are online."""
+        return int(self.connection.call_fresh("getInfo")[2])
 
     def is_alive(self) -> bool:
         """Whether libvirt answers now."""

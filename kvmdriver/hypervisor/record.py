@@ -74,15 +74,19 @@ class Record(Model):
             return self
         return self.changed(requests=(*self.requests, request_id)[-_REMEMBERED_REQUESTS:])
 
-    def to_element(self) -> etree._Element:
-        """The element that libvirt keeps below ``<metadata>``."""
-        root = etree.Element(f"{{{NAMESPACE}}}instance", nsmap={PREFIX: NAMESPACE})
+    def to_element(self, *, bare: bool = False) -> etree._Element:
+        """The element that libvirt keeps below ``<metadata>``.
+
+        :param bare: without the namespace, as virDomainSetMetadata wants it, which adds its own.
+        """
+        space = "" if bare else f"{{{NAMESPACE}}}"
+        root = etree.Element(f"{space}instance", nsmap=None if bare else {PREFIX: NAMESPACE})
         root.set("version", "1")
 
         def add(tag: str, text: str | None, **attributes: str) -> None:
             if text is None and not attributes:
                 return
-            child = etree.SubElement(root, f"{{{NAMESPACE}}}{tag}", **attributes)
+            child = etree.SubElement(root, f"{space}{tag}", **attributes)
             child.text = text
 
         add("spec", self.instance.record_json())

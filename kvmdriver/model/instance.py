@@ -78,13 +78,4 @@ class Instance(Model):
             twice = {value for value in values if values.count(value) > 1}
             if twice:
                 raise ValueError(f"{what} {sorted(twice)[0]} is used twice")
-        if not self.disks and self.boot.kernel is None:
-            raise ValueError("an instance needs a disk or a kernel to boot from")
-        if self.config_drive is not None:
-            for address in self.config_drive.addresses:
-                if address.nic >= len(self.nics):
-                    raise ValueError(
-                        f"config_drive.addresses names nic {address.nic}, "
-                        f"the instance has {len(self.nics)}"
-                    )
         return self

@@ -9,6 +9,7 @@ from kvmdriver.definition.memory import dimm
 from kvmdriver.hypervisor.domain import Domain
 from kvmdriver.model import DIMM_MIB, Memory, Vcpus
 from kvmdriver.operations.context import Context, require_status
+from kvmdriver.operations.resolve import check_memory
 from kvmdriver.operations.view import agent_connected
 
 _CHANGEABLE = ("running", "paused", "stopped", "crashed")
@@ -80,14 +81,7 @@ def _change_maximum(context: Context, domain: Domain, new: Memory, live: bool) -
             instance=domain.name,
             remedy="create it with a larger maximum; unused address space costs nothing",
         )
-    total = context.hypervisor.cpus_and_memory()[1] - context.conf.kvm.reserved_host_memory_mib
-    if new.maximum_mib > total:
-        raise exception.InsufficientResources(
-            f"the host has {total} MiB of memory for instances",
-            field="maximum_mib",
-            value=new.maximum_mib,
-            remedy=f"ask for at most {total} MiB",
-        )
+    check_memory(context, new, "maximum_mib")
     domain.set_maximum_memory(new.maximum_mib)
 
 

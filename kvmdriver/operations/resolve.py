@@ -9,6 +9,7 @@ from kvmdriver import exception
 from kvmdriver.definition.disks import cdrom_bus, free_name
 from kvmdriver.definition.platform import Platform
 from kvmdriver.host import platform as host_platform
+from kvmdriver.host.memory import total_and_available_mib
 from kvmdriver.host.osinfo import OsDefaults
 from kvmdriver.hypervisor.capabilities import DomainCapabilities
 from kvmdriver.model import Boot, Cpu, Disk, FileImage, Image, Instance, Memory, Nic
@@ -38,6 +39,7 @@ def resolve(context: Context, request: Instance) -> Resolved:
         names the field.
     """
     conf, hypervisor = context.conf, context.hypervisor
+    _check_request(request)
     system = context.systems.defaults(request.os_variant)
     virt_type = host_platform.choose_virt_type(
         hypervisor,
@@ -82,6 +84,33 @@ def resolve(context: Context, request: Instance) -> Resolved:
         platform=context.platform(placed.uuid, capabilities.emulator),
         warnings=_warnings(placed, system),
     )
+
+
+def _check_request(request: Instance) -> None:
+    """What holds for a request, and need not hold for an instance after years of changes."""
+    if not request.disks and request.boot.kernel is None:
+        raise exception.InvalidRequest(
+            "an instance needs a disk or a kernel to boot from",
+            field="disks",
+            remedy="give it a disk with an image, an installer CD and a blank disk, or a kernel",
+        )
+    for position, disk in enumerate(request.disks):
+        if disk.file is not None:
+            raise exception.InvalidRequest(
+                "file is the driver's own record",
+                field=f"disks.{position}.file",
+                value=disk.file.path,
+                remedy="give an image or a size_mib",
+            )
+    addresses = request.config_drive.addresses if request.config_drive else ()
+    for position, address in enumerate(addresses):
+        if address.nic >= len(request.nics):
+            raise exception.InvalidRequest(
+                f"there is no nic {address.nic}, the instance has {len(request.nics)}",
+                field=f"config_drive.addresses.{position}.nic",
+                value=address.nic,
+                remedy="count from 0",
+            )
 
 
 def _check_vcpus(request: Instance, capabilities: DomainCapabilities) -> None:
@@ -129,16 +158,20 @@ def _choose_memory(context: Context, request: Instance, system: OsDefaults) -> M
     memory = request.memory
     if memory is None:
         memory = Memory(current_mib=system.recommended_memory_mib or DEFAULT_MEMORY_MIB)
-    total = context.hypervisor.cpus_and_memory()[1]
-    usable = total - context.conf.kvm.reserved_host_memory_mib
+    check_memory(context, memory, "memory.maximum_mib")
+    return memory
+
+
+def check_memory(context: Context, memory: Memory, field: str) -> None:
+    """:raises kvmdriver.exception.InsufficientResources: more than the host could ever give."""
+    usable = total_and_available_mib()[0] - context.conf.kvm.reserved_host_memory_mib
     if memory.maximum_mib > usable:
         raise exception.InsufficientResources(
             f"the host has {usable} MiB of memory for instances",
-            field="memory.maximum_mib",
+            field=field,
             value=memory.maximum_mib,
             remedy=f"ask for at most {usable} MiB",
         )
-    return memory
 
 
 def _choose_nic(

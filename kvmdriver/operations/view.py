@@ -5,6 +5,7 @@ import contextlib
 from lxml import etree
 
 from kvmdriver import exception
+from kvmdriver.host.memory import total_and_available_mib
 from kvmdriver.hypervisor import hypervisor as libvirt_host
 from kvmdriver.hypervisor.domain import Domain
 from kvmdriver.hypervisor.record import Record
@@ -243,7 +244,7 @@ def host(context: Context) -> HostView:
     hypervisor = context.hypervisor
     qemu_version, libvirt_version = hypervisor.versions()
     capabilities = hypervisor.host_capabilities()
-    cpus, memory, free_memory = hypervisor.cpus_and_memory()
+    memory, free_memory = total_and_available_mib()
     disk, free_disk = context.store.space()
     instances = list_instances(context)
     running = [i for i in instances if i.status in ("running", "paused", "blocked")]
@@ -256,7 +257,7 @@ def host(context: Context) -> HostView:
         libvirt_version=libvirt_version,
         architecture=capabilities.architecture,
         cpu_model=capabilities.cpu_model,
-        cpus=cpus,
+        cpus=hypervisor.cpus(),
         memory_mib=memory,
         memory_free_mib=free_memory,
         disk_mib=disk,

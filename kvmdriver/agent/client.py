@@ -1,0 +1,374 @@
+"""The agent's client, for schedulers and for the command line.
+
+.. code-block:: python
+
+    from oslo_config import cfg
+    from kvmdriver import conf, model
+    from kvmdriver.agent.client import ComputeAPI
+
+    CONF = conf.register_opts(cfg.CONF)
+    CONF(["--config-file", "/etc/kvmdriver/kvmdriver.conf"])
+    compute = ComputeAPI(CONF)
+    web = model.Instance(
+        name="web",
+        memory=model.Memory(current_mib=1024, maximum_mib=2048),
+        disks=(model.Disk(image=model.FileImage(path="/var/lib/kvmdriver/images/debian.qcow2")),),
+        nics=(model.Nic(source="default"),),
+    )
+    print(compute.build_and_run_instance(web, host="compute1").status)
+    compute.reboot_instance("web", host="compute1")
+"""
+
+import base64
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import oslo_messaging as messaging
+from oslo_config import cfg
+from oslo_utils import uuidutils
+
+from kvmdriver import exception
+from kvmdriver.agent import transport as bus
+from kvmdriver.model import (
+    Diagnostics,
+    Disk,
+    DiskView,
+    HostView,
+    Instance,
+    InstanceView,
+    Memory,
+    Nic,
+    NicView,
+    OsView,
+    ProgressView,
+    Vcpus,
+)
+
+OnProgress = Callable[[ProgressView], None]
+
+_PING_SECONDS = 5
+_PROGRESS_SECONDS = 0.3
+_BUS_RETRIES = 5
+
+
+class ComputeAPI:
+    """Typed calls of the agents' RPC methods.
+
+    Each call names the host whose agent it is for, the one given at construction by default. A
+    call waits for its end however long it takes, as long as the agent shows that it is alive; a
+    request that got lost with a broker is sent again under the same identifier, so that nothing
+    is done twice. Errors are those of the agent (``kvmdriver.exception``), and
+    ``AgentUnreachable`` when no agent answers.
+    """
+
+    def __init__(
+        self,
+        conf: cfg.ConfigOpts,
+        *,
+        host: str | None = None,
+        transport: messaging.RPCTransport | None = None,
+    ):
+        self._conf = conf
+        self._host = host or conf.kvm_agent.host
+        self._transport = transport or bus.rpc_transport(conf)
+        self._client = messaging.get_rpc_client(
+            self._transport, bus.target(conf), version_cap=bus.VERSION, retry=_BUS_RETRIES
+        )
+
+    def close(self) -> None:
+        """Let go of the message bus."""
+        self._transport.cleanup()
+
+    # Create and remove
+
+    def build_and_run_instance(
+        self,
+        instance: Instance,
+        *,
+        start: bool = True,
+        host: str | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> InstanceView:
+        """Create an instance and start it, unless ``start`` is False."""
+        answer = self._change(
+            "build_and_run_instance",
+            host,
+            on_progress,
+            instance=instance.to_wire(),
+            start=start,
+        )
+        return InstanceView.model_validate(answer)
+
+    def terminate_instance(
+        self, instance: str, *, keep_disks: bool = False, host: str | None = None
+    ) -> tuple[str, ...]:
+        """Remove an instance; the paths of kept disks."""
+        answer = self._change(
+            "terminate_instance", host, None, instance=instance, keep_disks=keep_disks
+        )
+        return tuple(answer["kept"])
+
+    def clone_instance(
+        self,
+        instance: str,
+        name: str,
+        *,
+        uuid: str | None = None,
+        host: str | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> InstanceView:
+        """Copy a stopped instance."""
+        answer = self._change(
+            "clone_instance",
+            host,
+            on_progress,
+            instance=instance,
+            name=name,
+            uuid=uuid or uuidutils.generate_uuid(),
+        )
+        return InstanceView.model_validate(answer)
+
+    def snapshot_instance(
+        self,
+        instance: str,
+        path: str,
+        *,
+        disk: str | None = None,
+        image_format: str = "qcow2",
+        host: str | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> str:
+        """Write a disk to a new image file on the agent's host; its path."""
+        arguments = {"instance": instance, "path": path, "format": image_format}
+        if disk is not None:
+            arguments["disk"] = disk
+        return str(self._change("snapshot_instance", host, on_progress, **arguments)["path"])
+
+    def rename_instance(
+        self, instance: str, name: str, *, host: str | None = None
+    ) -> InstanceView:
+        """Give a stopped instance another name."""
+        answer = self._change("rename_instance", host, None, instance=instance, name=name)
+        return InstanceView.model_validate(answer)
+
+    # Power
+
+    def start_instance(self, instance: str, *, host: str | None = None) -> None:
+        self._change("start_instance", host, None, instance=instance)
+
+    def stop_instance(
+        self, instance: str, *, timeout: float | None = None, host: str | None = None
+    ) -> None:
+        """Shut down; switch off after ``timeout`` seconds."""
+        self._change("stop_instance", host, None, instance=instance, timeout=timeout)
+
+    def reboot_instance(
+        self,
+        instance: str,
+        *,
+        hard: bool = False,
+        timeout: float | None = None,
+        host: str | None = None,
+    ) -> None:
+        """Reboot; a soft reboot becomes a hard one after ``timeout`` seconds."""
+        kind = "hard" if hard else "soft"
+        self._change("reboot_instance", host, None, instance=instance, type=kind, timeout=timeout)
+
+    def suspend_instance(self, instance: str, *, host: str | None = None) -> None:
+        self._change("suspend_instance", host, None, instance=instance)
+
+    def resume_instance(self, instance: str, *, host: str | None = None) -> None:
+        self._change("resume_instance", host, None, instance=instance)
+
+    def pause_instance(self, instance: str, *, host: str | None = None) -> None:
+        self._change("pause_instance", host, None, instance=instance)
+
+    def unpause_instance(self, instance: str, *, host: str | None = None) -> None:
+        self._change("unpause_instance", host, None, instance=instance)
+
+    def set_autostart(self, instance: str, on: bool, *, host: str | None = None) -> None:
+        self._change("set_autostart", host, None, instance=instance, autostart=on)
+
+    # Sizes and devices
+
+    def set_memory(
+        self,
+        instance: str,
+        *,
+        current_mib: int | None = None,
+        maximum_mib: int | None = None,
+        host: str | None = None,
+    ) -> Memory:
+        answer = self._change(
+            "set_memory",
+            host,
+            None,
+            instance=instance,
+            current_mib=current_mib,
+            maximum_mib=maximum_mib,
+        )
+        return Memory.model_validate(answer)
+
+    def set_vcpus(
+        self,
+        instance: str,
+        *,
+        current: int | None = None,
+        maximum: int | None = None,
+        host: str | None = None,
+    ) -> Vcpus:
+        answer = self._change(
+            "set_vcpus", host, None, instance=instance, current=current, maximum=maximum
+        )
+        return Vcpus.model_validate(answer)
+
+    def attach_volume(
+        self,
+        instance: str,
+        disk: Disk,
+        *,
+        host: str | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> DiskView:
+        answer = self._change(
+            "attach_volume", host, on_progress, instance=instance, disk=disk.to_wire()
+        )
+        return DiskView.model_validate(answer)
+
+    def detach_volume(
+        self, instance: str, disk: str, *, delete: bool = False, host: str | None = None
+    ) -> str | None:
+        """Unplug the disk of that target name; the path of its file when that is kept."""
+        answer = self._change(
+            "detach_volume", host, None, instance=instance, disk=disk, delete=delete
+        )
+        kept: str | None = answer["kept"]
+        return kept
+
+    def attach_interface(self, instance: str, nic: Nic, *, host: str | None = None) -> NicView:
+        answer = self._change("attach_interface", host, None, instance=instance, nic=nic.to_wire())
+        return NicView.model_validate(answer)
+
+    def detach_interface(self, instance: str, mac: str, *, host: str | None = None) -> None:
+        self._change("detach_interface", host, None, instance=instance, mac=mac)
+
+    # Consoles
+
+    def get_console_output(
+        self, instance: str, *, kib: int | None = None, host: str | None = None
+    ) -> str:
+        """The end of the console log, bytes that are no UTF-8 replaced."""
+        answer = self._read("get_console_output", host, instance=instance, kib=kib)
+        return str(answer["output"])
+
+    def get_vnc_console(self, instance: str, *, host: str | None = None) -> str:
+        return str(self._read("get_vnc_console", host, instance=instance)["url"])
+
+    def get_serial_console(
+        self, instance: str, *, host: str | None = None
+    ) -> tuple[str, int, str]:
+        """Address, port and token of a socket to the serial port, good for one connection."""
+        answer = self._read("get_serial_console", host, instance=instance)
+        return answer["host"], answer["port"], answer["token"]
+
+    def get_screenshot(self, instance: str, *, host: str | None = None) -> bytes:
+        """The screen as PNG."""
+        return base64.b64decode(self._read("get_screenshot", host, instance=instance)["png"])
+
+    # Looking
+
+    def list_instances(self, *, host: str | None = None) -> list[InstanceView]:
+        return [InstanceView.model_validate(row) for row in self._read("list_instances", host)]
+
+    def get_instance(self, instance: str, *, host: str | None = None) -> InstanceView:
+        return InstanceView.model_validate(self._read("get_instance", host, instance=instance))
+
+    def get_diagnostics(self, instance: str, *, host: str | None = None) -> Diagnostics:
+        return Diagnostics.model_validate(self._read("get_diagnostics", host, instance=instance))
+
+    def get_host(self, *, host: str | None = None) -> HostView:
+        return HostView.model_validate(self._read("get_host", host))
+
+    def list_systems(self, text: str = "", *, host: str | None = None) -> list[OsView]:
+        return [OsView.model_validate(row) for row in self._read("list_systems", host, text=text)]
+
+    def get_progress(self, request_id: str, *, host: str | None = None) -> ProgressView | None:
+        answer = self._read("get_progress", host, of=request_id)
+        return None if answer is None else ProgressView.model_validate(answer)
+
+    # How
+
+    def _read(self, method: str, host: str | None, **arguments: Any) -> Any:
+        return self._call(method, host or self._host, _given(arguments))
+
+    def _change(
+        self, method: str, host: str | None, on_progress: OnProgress | None, **arguments: Any
+    ) -> Any:
+        host = host or self._host
+        request_id = uuidutils.generate_uuid()
+        arguments = {**_given(arguments), "request_id": request_id}
+        with self._watched(request_id, host, on_progress):
+            return self._call(method, host, arguments)
+
+    def _call(self, method: str, host: str, arguments: dict[str, Any]) -> Any:
+        agent = self._conf.kvm_agent
+        prepared = self._client.prepare(
+            server=host,
+            timeout=agent.rpc_timeout,
+            call_monitor_timeout=agent.call_monitor_timeout,
+        )
+        try:
+            try:
+                return prepared.call({}, method, **arguments)
+            except messaging.MessagingTimeout:
+                # A dead agent, or a message that went down with a broker? In the second case the
+                # agent answers, and recognises the request if it did get it.
+                self._client.prepare(server=host, timeout=_PING_SECONDS).call({}, "ping")
+                return prepared.call({}, method, **arguments)
+        except messaging.MessagingTimeout:
+            raise exception.AgentUnreachable(
+                f"the agent on {host} does not answer", field="host", value=host
+            ) from None
+        except messaging.MessageDeliveryFailure as error:
+            raise exception.AgentUnreachable(
+                f"the message bus does not answer: {error}",
+                field="transport_url",
+                remedy="check that the broker runs and that transport_url is right",
+            ) from None
+        except messaging.RemoteError as error:
+            raise exception.KVMDriverError(
+                f"the agent on {host} failed: {error.exc_type}: {error.value}",
+                remedy="the agent's log has the details",
+            ) from None
+
+    @contextlib.contextmanager
+    def _watched(
+        self, request_id: str, host: str, on_progress: OnProgress | None
+    ) -> Iterator[None]:
+        """Ask for the progress of a request every now and then while it is carried out."""
+        if on_progress is None:
+            yield
+            return
+        done = threading.Event()
+
+        def watch() -> None:
+            asking = self._client.prepare(server=host, timeout=_PING_SECONDS)
+            while not done.wait(_PROGRESS_SECONDS):
+                with contextlib.suppress(Exception):
+                    answer = asking.call({}, "get_progress", of=request_id)
+                    if answer is not None and not done.is_set():
+                        on_progress(ProgressView.model_validate(answer))
+
+        watcher = threading.Thread(target=watch, name="progress", daemon=True)
+        watcher.start()
+        try:
+            yield
+        finally:
+            done.set()
+            watcher.join(2 * _PING_SECONDS)
+
+
+def _given(arguments: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in arguments.items() if value is not None}

@@ -1,0 +1,110 @@
+"""What each RPC method takes. These models are the wire format, version 1.0.
+
+Every request that changes something carries a ``request_id``: the same one again is the same
+request, and is not carried out twice.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints
+
+from kvmdriver.model import Disk, Instance, Nic
+from kvmdriver.model.base import Mac, Model, Name, Path, Uuid
+from kvmdriver.model.disk import DiskName
+
+# A name or a UUID; both fit the alphabet of names.
+InstanceRef = Name
+RequestId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
+Seconds = Annotated[float, Field(ge=0, le=86400)]
+
+
+class Request(Model):
+    """Base of all requests."""
+
+    request_id: RequestId | None = None
+
+
+class Empty(Request):
+    """Asks for something that needs no arguments."""
+
+
+class InstanceRequest(Request):
+    """About one instance."""
+
+    instance: InstanceRef
+
+
+class BuildAndRunInstance(Request):
+    instance: Instance
+    start: bool = True
+
+
+class TerminateInstance(InstanceRequest):
+    keep_disks: bool = False
+
+
+class StopInstance(InstanceRequest):
+    timeout: Seconds | None = Field(None, description="seconds until it is switched off")
+
+
+class RebootInstance(InstanceRequest):
+    type: Literal["soft", "hard"] = "soft"
+    timeout: Seconds | None = Field(None, description="seconds until a soft reboot becomes hard")
+
+
+class SetAutostart(InstanceRequest):
+    autostart: bool
+
+
+class RenameInstance(InstanceRequest):
+    name: Name
+
+
+class CloneInstance(InstanceRequest):
+    name: Name
+    uuid: Uuid
+
+
+class SnapshotInstance(InstanceRequest):
+    path: Path
+    disk: DiskName | None = None
+    format: Literal["qcow2", "raw"] = "qcow2"
+
+
+class SetMemory(InstanceRequest):
+    current_mib: int | None = Field(None, ge=32)
+    maximum_mib: int | None = Field(None, ge=32)
+
+
+class SetVcpus(InstanceRequest):
+    current: int | None = Field(None, ge=1)
+    maximum: int | None = Field(None, ge=1)
+
+
+class AttachVolume(InstanceRequest):
+    disk: Disk
+
+
+class DetachVolume(InstanceRequest):
+    disk: DiskName
+    delete: bool = False
+
+
+class AttachInterface(InstanceRequest):
+    nic: Nic
+
+
+class DetachInterface(InstanceRequest):
+    mac: Mac
+
+
+class GetConsoleOutput(InstanceRequest):
+    kib: int | None = Field(None, ge=1, le=65536)
+
+
+class GetProgress(Request):
+    of: RequestId
+
+
+class ListSystems(Request):
+    text: Annotated[str, StringConstraints(max_length=255)] = ""

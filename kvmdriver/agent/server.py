@@ -1,0 +1,104 @@
+"""The agent's core: a driver, an RPC server and notifications. Used by the service and in-process."""
+
+import logging
+import threading
+
+import oslo_messaging as messaging
+from oslo_config import cfg
+from stevedore import driver as stevedore_driver
+from stevedore import exception as stevedore_exception
+
+from kvmdriver import exception
+from kvmdriver.agent import transport as bus
+from kvmdriver.agent.endpoint import Endpoint
+from kvmdriver.agent.notifications import Notifier
+from kvmdriver.driver import KVMDriver
+from kvmdriver.hypervisor.events import Event
+
+LOG = logging.getLogger(__name__)
+
+NAMESPACE = "kvmdriver.compute_drivers"
+_RETRY_SECONDS = 2.0
+
+
+def load_driver(conf: cfg.ConfigOpts) -> KVMDriver:
+    """The compute driver that is configured.
+
+    :raises kvmdriver.exception.ConfigurationError: none is installed under that name.
+    """
+    name = conf.kvm_agent.compute_driver
+    try:
+        manager = stevedore_driver.DriverManager(
+            NAMESPACE, name, invoke_on_load=True, invoke_args=(conf,)
+        )
+    except stevedore_exception.NoMatches:
+        raise exception.ConfigurationError(
+            f"there is no compute driver {name!r}",
+            field="kvm_agent.compute_driver",
+            value=name,
+            remedy=f"use kvmdriver.KVMDriver, or install the package that provides it in {NAMESPACE}",
+        ) from None
+    return manager.driver
+
+
+class AgentServer:
+    """Serves requests from ``start`` to ``stop``.
+
+    Without libvirt it serves as well: every request then says that libvirt does not answer, and
+    the connection is made and the host reconciled as soon as it does.
+    """
+
+    def __init__(
+        self, conf: cfg.ConfigOpts, transport: messaging.RPCTransport, notifier: Notifier
+    ):
+        self.driver = load_driver(conf)
+        self._notifier = notifier
+        self._stopping = threading.Event()
+        self._disconnected = threading.Event()
+        self._server = messaging.get_rpc_server(
+            transport,
+            bus.target(conf, conf.kvm_agent.host),
+            [Endpoint(self.driver, notifier)],
+            access_policy=messaging.DefaultRPCAccessPolicy,
+        )
+        self._workers = conf.kvm_agent.workers
+        self._keeper = threading.Thread(target=self._keep, name="libvirt-keeper", daemon=True)
+
+    def start(self) -> None:
+        self.driver.events.subscribe(self._notifier.on_event)
+        self.driver.events.subscribe(self._on_event)
+        if not self._prepare():
+            self._disconnected.set()
+        self._server.start(override_pool_size=self._workers)
+        self._keeper.start()
+
+    def stop(self) -> None:
+        """Take no more requests, let those under way end, let go of libvirt."""
+        self._server.stop()
+        self._server.wait()
+        self._stopping.set()
+        self._disconnected.set()
+        self._keeper.join(_RETRY_SECONDS * 2)
+        self.driver.close()
+        self._notifier.close()
+
+    def _on_event(self, event: Event) -> None:
+        if event.kind == "disconnected":
+            self._disconnected.set()
+
+    def _keep(self) -> None:
+        """Reconnect after a loss, so that events come again before anybody asks for something."""
+        while not self._stopping.is_set():
+            self._disconnected.wait()
+            self._disconnected.clear()
+            while not self._stopping.is_set() and not self._prepare():
+                self._stopping.wait(_RETRY_SECONDS)
+
+    def _prepare(self) -> bool:
+        try:
+            self.driver.init_host()
+        except exception.HypervisorUnavailable as error:
+            LOG.error("libvirt cannot be used yet: %s", error)
+            return False
+        LOG.info("libvirt is connected")
+        return True

@@ -1,0 +1,275 @@
+"""KVMDriver: everything that this driver does, one line for each operation.
+
+Both front doors use it: the adapter for Nova, and the agent. Arguments and answers are models; an
+instance is named by its name or its UUID. Every method raises errors of ``kvmdriver.exception``.
+"""
+
+from oslo_config import cfg
+
+from kvmdriver.host.osinfo import OsDatabase
+from kvmdriver.hypervisor.connection import Connection
+from kvmdriver.hypervisor.events import EventBus
+from kvmdriver.hypervisor.hypervisor import Hypervisor
+from kvmdriver.model import (
+    Diagnostics,
+    Disk,
+    DiskView,
+    HostView,
+    Instance,
+    InstanceView,
+    Memory,
+    Nic,
+    NicView,
+    OsView,
+    Vcpus,
+)
+from kvmdriver.operations import (
+    attach,
+    clone,
+    console,
+    destroy,
+    power,
+    reconcile,
+    resize,
+    snapshot,
+    spawn,
+    view,
+)
+from kvmdriver.operations.context import Context
+from kvmdriver.operations.locks import InstanceLocks
+from kvmdriver.progress import Progress, ignore
+from kvmdriver.storage.image_cache import ImageCache
+from kvmdriver.storage.qemu_img import QemuImg
+from kvmdriver.storage.store import InstanceStore
+
+
+class KVMDriver:
+    """Virtual machines on KVM/QEMU through libvirt.
+
+    :param conf: options, registered with ``kvmdriver.conf.register_opts``.
+    """
+
+    def __init__(self, conf: cfg.ConfigOpts):
+        storage = conf.kvm_storage
+        qemu_img = QemuImg(storage.qemu_img_memory_mib, storage.qemu_img_cpu_seconds)
+        store = InstanceStore(storage.instances_path, storage.reserved_disk_mib)
+        connection = Connection(
+            conf.kvm.uri,
+            call_timeout=conf.kvm.call_timeout,
+            keepalive_interval=conf.kvm.keepalive_interval,
+            keepalive_count=conf.kvm.keepalive_count,
+        )
+        self._context = Context(
+            conf=conf,
+            hypervisor=Hypervisor(connection),
+            store=store,
+            images=ImageCache(
+                store.cache_directory,
+                qemu_img,
+                max_bytes=storage.max_image_gib * 1024**3,
+                allowed_directories=tuple(storage.image_directories),
+                download_timeout=storage.download_timeout,
+            ),
+            qemu_img=qemu_img,
+            systems=OsDatabase(),
+            locks=InstanceLocks(),
+            host=conf.kvm_agent.host,
+        )
+
+    @property
+    def events(self) -> EventBus:
+        """What happens to domains, as it happens."""
+        return self._context.events
+
+    def init_host(self) -> list[tuple[str, str, str]]:
+        """Connect, and make good what a killed agent left half-done; what was mended."""
+        self._context.store.prepare()
+        return reconcile.reconcile(self._context)
+
+    def close(self) -> None:
+        """Let go of libvirt. Guests keep running."""
+        self._context.hypervisor.close()
+
+    def is_alive(self) -> bool:
+        """Whether libvirt answers now."""
+        return self._context.hypervisor.is_alive()
+
+    # Create and remove
+
+    def spawn(
+        self,
+        instance: Instance,
+        *,
+        request_id: str | None = None,
+        start: bool = True,
+        progress: Progress = ignore,
+    ) -> InstanceView:
+        """Make an instance and start it."""
+        return spawn.spawn(
+            self._context, instance, request_id=request_id, start=start, progress=progress
+        )
+
+    def destroy(self, instance: str, *, keep_disks: bool = False) -> tuple[str, ...]:
+        """Remove an instance; the paths of kept disks."""
+        return destroy.terminate(self._context, instance, keep_disks=keep_disks)
+
+    def clone(
+        self,
+        instance: str,
+        *,
+        name: str,
+        uuid: str,
+        request_id: str | None = None,
+        progress: Progress = ignore,
+    ) -> InstanceView:
+        """Copy a stopped instance, disks included."""
+        return clone.clone(
+            self._context, instance, name=name, uuid=uuid, request_id=request_id, progress=progress
+        )
+
+    def snapshot(
+        self,
+        instance: str,
+        path: str,
+        *,
+        disk: str | None = None,
+        image_format: str = "qcow2",
+        request_id: str | None = None,
+        progress: Progress = ignore,
+    ) -> str:
+        """Write a disk to a new image file; its path."""
+        return snapshot.snapshot(
+            self._context,
+            instance,
+            path,
+            disk_name=disk,
+            image_format=image_format,
+            request_id=request_id,
+            progress=progress,
+        )
+
+    def rename(self, instance: str, name: str) -> None:
+        """Give a stopped instance another name."""
+        clone.rename(self._context, instance, name)
+
+    # Power
+
+    def power_on(self, instance: str) -> None:
+        """Start a stopped instance."""
+        power.start(self._context, instance)
+
+    def power_off(self, instance: str, *, timeout: float | None = None) -> None:
+        """Shut an instance down, and switch it off after ``timeout`` seconds."""
+        power.stop(self._context, instance, timeout=timeout)
+
+    def reboot(
+        self,
+        instance: str,
+        *,
+        hard: bool = False,
+        timeout: float | None = None,
+        request_id: str | None = None,
+    ) -> None:
+        """Reboot an instance, softly or hard."""
+        power.reboot(self._context, instance, hard=hard, timeout=timeout, request_id=request_id)
+
+    def suspend(self, instance: str) -> None:
+        """Save an instance's memory to disk and switch it off."""
+        power.suspend(self._context, instance)
+
+    def resume(self, instance: str) -> None:
+        """Bring a suspended instance back."""
+        power.resume(self._context, instance)
+
+    def pause(self, instance: str) -> None:
+        """Stop an instance's CPUs."""
+        power.pause(self._context, instance)
+
+    def unpause(self, instance: str) -> None:
+        """Let an instance's CPUs run again."""
+        power.unpause(self._context, instance)
+
+    def set_autostart(self, instance: str, on: bool) -> None:
+        """Whether an instance starts with the host."""
+        power.set_autostart(self._context, instance, on)
+
+    # Sizes and devices
+
+    def set_memory(
+        self, instance: str, current_mib: int | None = None, maximum_mib: int | None = None
+    ) -> Memory:
+        """Change an instance's memory."""
+        return resize.set_memory(self._context, instance, current_mib, maximum_mib)
+
+    def set_vcpus(
+        self, instance: str, current: int | None = None, maximum: int | None = None
+    ) -> Vcpus:
+        """Change an instance's number of vCPUs."""
+        return resize.set_vcpus(self._context, instance, current, maximum)
+
+    def attach_disk(
+        self,
+        instance: str,
+        disk: Disk,
+        *,
+        request_id: str | None = None,
+        progress: Progress = ignore,
+    ) -> DiskView:
+        """Make a disk and plug it into an instance."""
+        return attach.attach_disk(
+            self._context, instance, disk, request_id=request_id, progress=progress
+        )
+
+    def detach_disk(self, instance: str, name: str, *, delete: bool = False) -> str | None:
+        """Unplug a disk; the path of its file when that is kept."""
+        return attach.detach_disk(self._context, instance, name, delete=delete)
+
+    def attach_interface(
+        self, instance: str, nic: Nic, *, request_id: str | None = None
+    ) -> NicView:
+        """Plug an interface into an instance."""
+        return attach.attach_nic(self._context, instance, nic, request_id=request_id)
+
+    def detach_interface(self, instance: str, mac: str) -> None:
+        """Unplug an interface from an instance."""
+        attach.detach_nic(self._context, instance, mac)
+
+    # Consoles
+
+    def get_console_output(self, instance: str, kib: int | None = None) -> bytes:
+        """The end of an instance's console log."""
+        return console.console_log(self._context, instance, kib)
+
+    def get_vnc_console(self, instance: str) -> str:
+        """The URL of an instance's screen."""
+        return console.vnc_url(self._context, instance)
+
+    def get_serial_console(self, instance: str) -> tuple[str, int, str]:
+        """Host, port and token of a socket to an instance's serial port."""
+        return console.serial_console(self._context, instance)
+
+    def get_screenshot(self, instance: str) -> bytes:
+        """An instance's screen as PNG."""
+        return console.screenshot(self._context, instance)
+
+    # Looking
+
+    def list_instances(self) -> list[InstanceView]:
+        """All instances."""
+        return view.list_instances(self._context)
+
+    def get_instance(self, instance: str) -> InstanceView:
+        """One instance."""
+        return view.show(self._context, instance)
+
+    def get_diagnostics(self, instance: str) -> Diagnostics:
+        """Counters of a running instance."""
+        return view.diagnostics(self._context, instance)
+
+    def get_host(self) -> HostView:
+        """The host."""
+        return view.host(self._context)
+
+    def list_systems(self, text: str = "") -> list[OsView]:
+        """Operating systems whose id or name contains ``text``."""
+        return self._context.systems.search(text)
