@@ -68,7 +68,7 @@ class ComputeAPI:
         conf: cfg.ConfigOpts,
         *,
         host: str | None = None,
-        transport: messaging.RPCTransport | None = None,
+        transport: messaging.Transport | None = None,
     ):
         self._conf = conf
         self._host = host or conf.kvm_agent.host

@@ -49,7 +49,7 @@ class AgentServer:
     """
 
     def __init__(
-        self, conf: cfg.ConfigOpts, transport: messaging.RPCTransport, notifier: Notifier
+        self, conf: cfg.ConfigOpts, transport: messaging.Transport, notifier: Notifier
     ):
         self.driver = load_driver(conf)
         self._notifier = notifier
@@ -72,10 +72,14 @@ class AgentServer:
         self._server.start(override_pool_size=self._workers)
         self._keeper.start()
 
-    def stop(self) -> None:
-        """Take no more requests, let those under way end, let go of libvirt."""
-        self._server.stop()
-        self._server.wait()
+    def stop(self, *, wait: bool = True) -> None:
+        """Take no more requests, let those under way end, let go of libvirt.
+
+        :param wait: False when nothing can be under way: the caller was the only client.
+        """
+        if wait:
+            self._server.stop()
+            self._server.wait()
         self._stopping.set()
         self._disconnected.set()
         self._keeper.join(_RETRY_SECONDS * 2)
@@ -100,5 +104,5 @@ class AgentServer:
         except exception.HypervisorUnavailable as error:
             LOG.error("libvirt cannot be used yet: %s", error)
             return False
-        LOG.info("libvirt is connected")
+        LOG.debug("libvirt is connected")
         return True

@@ -2,7 +2,7 @@
 
 from lxml import etree
 
-from kvmdriver.definition.disks import all_disks
+from kvmdriver.definition.disks import all_disks, scsi_controller
 from kvmdriver.definition.platform import Platform
 from kvmdriver.definition.xml import add
 from kvmdriver.model import Instance
@@ -21,7 +21,7 @@ def build_controllers(devices: etree._Element, instance: Instance, platform: Pla
         used = sum(
             (
                 sum(disk.bus == "virtio" for disk in disks),
-                any(disk.bus == "scsi" for disk in disks),
+                len({scsi_controller(disk) for disk in disks} - {None}),
                 len(instance.nics),
                 model != "none",
                 instance.guest_agent,

@@ -8,8 +8,9 @@ from kvmdriver.model import Disk, Instance
 
 
 def build_disks(devices: etree._Element, instance: Instance, platform: Platform) -> None:
-    if any(disk.bus == "scsi" for disk in all_disks(instance, platform)):
-        add(devices, "controller", type="scsi", index=0, model="virtio-scsi")
+    controllers = {scsi_controller(disk) for disk in all_disks(instance, platform)}
+    for index in sorted(index for index in controllers if index is not None):
+        devices.append(scsi_controller_element(index))
     # A blank disk is passed over by the firmware, so disks go before CD drives: an installer
     # starts as long as nothing is installed.
     bootable = [disk for disk in instance.disks if disk.device == "disk"]
@@ -29,15 +30,39 @@ def all_disks(instance: Instance, platform: Platform) -> tuple[Disk, ...]:
     return (*instance.disks, config_drive_disk(instance, platform))
 
 
+# libvirt derives the place of a SCSI disk from its name, seven to a controller
+# (virDomainDiskDefAssignAddress). A controller that is missing it would add as model lsilogic.
+_DISKS_PER_SCSI_CONTROLLER = 7
+
+
+def scsi_controller(disk: Disk) -> int | None:
+    """Index of the SCSI controller that a disk sits on; None for other buses."""
+    if disk.bus != "scsi" or disk.name is None:
+        return None
+    number = 0
+    for letter in disk.name[2:]:
+        number = number * 26 + ord(letter) - ord("a") + 1
+    return (number - 1) // _DISKS_PER_SCSI_CONTROLLER
+
+
+def scsi_controller_element(index: int) -> etree._Element:
+    return element("controller", type="scsi", index=index, model="virtio-scsi")
+
+
 _PREFIX = {"virtio": "vd", "scsi": "sd", "sata": "sd", "usb": "sd", "ide": "hd"}
 
 
-def free_name(bus: str, taken: set[str], *, last: bool = False) -> str:
-    """A target name for a disk on ``bus`` that is not in ``taken``; the last one if asked for.
+# The places of the first controller: IDE has two channels of two drives, ICH9 six SATA ports.
+_FIRST_CONTROLLER = {"ide": 4, "sata": 6, "scsi": _DISKS_PER_SCSI_CONTROLLER}
 
-    IDE has four places (two channels with two drives each), hda to hdd.
+
+def free_name(bus: str, taken: set[str], *, last: bool = False) -> str:
+    """A target name on ``bus`` that is not in ``taken``, or the last one of the first controller.
+
+    :raises ValueError: all are taken.
     """
-    letters = "abcd" if bus == "ide" else "abcdefghijklmnopqrstuvwxyz"
+    count = _FIRST_CONTROLLER.get(bus, 26) if last or bus != "scsi" else 26
+    letters = "abcdefghijklmnopqrstuvwxyz"[:count]
     for letter in reversed(letters) if last else letters:
         if _PREFIX[bus] + letter not in taken:
             return _PREFIX[bus] + letter

@@ -5,9 +5,8 @@ import os
 from lxml import etree
 
 from kvmdriver import exception
-from kvmdriver.definition.disks import disk_element
+from kvmdriver.definition.disks import disk_element, scsi_controller, scsi_controller_element
 from kvmdriver.definition.nics import nic_element
-from kvmdriver.definition.xml import element
 from kvmdriver.hypervisor.domain import Domain
 from kvmdriver.hypervisor.record import Record
 from kvmdriver.model import Disk, DiskView, Instance, Nic, NicView
@@ -102,10 +101,10 @@ def _place(context: Context, instance: Instance, disk: Disk, live: bool) -> Disk
 
 
 def _ensure_scsi_controller(domain: Domain, disk: Disk, live: bool) -> None:
-    """Left to itself, libvirt would add a controller of 1994 for the first SCSI disk."""
-    if disk.bus == "scsi" and domain.xml().find("devices/controller[@type='scsi']") is None:
-        controller = element("controller", type="scsi", index=0, model="virtio-scsi")
-        domain.attach(controller, live=live, config=True)
+    index = scsi_controller(disk)
+    path = f"devices/controller[@type='scsi'][@index='{index}']"
+    if index is not None and _find(domain.xml(), path) is None:
+        domain.attach(scsi_controller_element(index), live=live, config=True)
 
 
 def detach_disk(
@@ -207,13 +206,13 @@ def _detach(context: Context, domain: Domain, path: str, what: str) -> None:
                 instance=domain.name,
                 remedy="unmount it inside the guest and try again, or stop the instance first",
             )
-    persistent = domain.xml(inactive=True).find(path)
+    persistent = _find(domain.xml(inactive=True), path)
     if persistent is not None:
         domain.detach(persistent, live=False, config=True)
 
 
 def _detach_live(context: Context, domain: Domain, path: str) -> bool:
-    node = domain.xml().find(path)
+    node = _find(domain.xml(), path)
     if node is None:
         return True
     alias = _alias(node)
@@ -226,7 +225,13 @@ def _detach_live(context: Context, domain: Domain, path: str) -> bool:
         event = gone.wait(_DETACH_SECONDS)
     if event is not None:
         return event.kind == "device-removed"
-    return domain.xml().find(path) is None
+    return _find(domain.xml(), path) is None
+
+
+def _find(root: etree._Element, path: str) -> etree._Element | None:
+    """The first match of an XPath expression (lxml's ``find`` knows no nested predicates)."""
+    found = root.xpath(path)
+    return found[0] if isinstance(found, list) and found else None  # type: ignore[return-value]
 
 
 def _alias(node: etree._Element) -> str:

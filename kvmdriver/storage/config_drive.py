@@ -6,6 +6,7 @@ Layout and file names: https://docs.openstack.org/nova/latest/user/metadata.html
 import io
 import ipaddress
 import json
+import stat
 from typing import Any
 
 import pycdlib
@@ -127,7 +128,10 @@ def _write_files(files: dict[str, bytes], path: str) -> None:
                 directory = "/" + "/".join(parents[:depth])
                 if directory not in made:
                     iso.add_directory(
-                        directory.upper(), rr_name=parents[depth - 1], joliet_path=directory
+                        directory.upper(),
+                        rr_name=parents[depth - 1],
+                        joliet_path=directory,
+                        file_mode=stat.S_IFDIR | 0o555,
                     )
                     made.add(directory)
             directory = "/" + "/".join(parents)
@@ -137,6 +141,7 @@ def _write_files(files: dict[str, bytes], path: str) -> None:
                 f"{directory.upper()}/F{number}.;1",
                 rr_name=name.rpartition("/")[2],
                 joliet_path=f"/{name}",
+                file_mode=stat.S_IFREG | 0o444,
             )
         iso.write(path)
         iso.close()

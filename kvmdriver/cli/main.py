@@ -1,0 +1,99 @@
+"""``kvmdriver``: the command line."""
+
+import argparse
+import logging
+import sys
+import warnings
+
+# see kvmdriver/agent/service.py
+warnings.filterwarnings("ignore", message=r"\s*Eventlet is deprecated")
+
+from oslo_service import backend  # noqa: E402
+
+backend.init_backend(backend.BackendType.THREADING)
+
+import pbr.version  # noqa: E402
+from cliff import app, command, commandmanager  # noqa: E402
+from oslo_config import cfg  # noqa: E402
+
+from kvmdriver import conf as options  # noqa: E402
+from kvmdriver import exception  # noqa: E402
+from kvmdriver.agent.client import ComputeAPI  # noqa: E402
+from kvmdriver.agent.local import LocalAgent, has_transport  # noqa: E402
+
+
+class Shell(app.App):
+    """Runs commands against an agent, or against the libvirt of this host."""
+
+    CONSOLE_MESSAGE_FORMAT = "%(message)s"
+
+    def __init__(self) -> None:
+        super().__init__(
+            description="Virtual machines on KVM/QEMU: with [DEFAULT] transport_url configured "
+            "through the agent of a host, else on the libvirt of this host.",
+            version=pbr.version.VersionInfo("kvmdriver").version_string(),
+            command_manager=commandmanager.CommandManager("kvmdriver.cli"),
+            deferred_help=True,
+        )
+        self._client: ComputeAPI | None = None
+        self._local: LocalAgent | None = None
+
+    def build_option_parser(
+        self, description: str | None, version: str | None, argparse_kwargs: object = None
+    ) -> argparse.ArgumentParser:
+        parser = super().build_option_parser(description, version)
+        parser.add_argument(
+            "--config-file",
+            action="append",
+            metavar="FILE",
+            help="configuration file; may be given more than once (default: "
+            "~/.kvmdriver/kvmdriver.conf and /etc/kvmdriver/kvmdriver.conf)",
+        )
+        parser.add_argument(
+            "--host", metavar="HOST", help="host whose agent is called (default: this host)"
+        )
+        return parser
+
+    def configure_logging(self) -> None:
+        super().configure_logging()
+        if self.options.verbose_level < 2 and not self.options.debug:
+            logging.getLogger("oslo").setLevel(logging.ERROR)
+            logging.getLogger("oslo_messaging").setLevel(logging.ERROR)
+            logging.getLogger("kvmdriver.hypervisor").setLevel(logging.ERROR)
+
+    @property
+    def client(self) -> ComputeAPI:
+        """The agent's client; an agent is started in this process where no bus is configured."""
+        if self._client is None:
+            conf = options.register_opts(cfg.ConfigOpts())
+            files = self.options.config_file
+            try:
+                conf([], project="kvmdriver", prog="kvmdriver", default_config_files=files)
+            except cfg.ConfigFilesNotFoundError as error:
+                raise exception.ConfigurationError(
+                    f"cannot read {', '.join(error.config_files)}", field="--config-file"
+                ) from None
+            except cfg.Error as error:
+                raise exception.ConfigurationError(f"the configuration is wrong: {error}") from None
+            if has_transport(conf):
+                self._client = ComputeAPI(conf, host=self.options.host)
+            else:
+                self._local = LocalAgent(conf, quiet=self.options.verbose_level == 0)
+                self._client = self._local.client
+        return self._client
+
+    def clean_up(self, cmd: command.Command, result: int, err: Exception | None) -> None:
+        if self._local is not None:
+            self._local.close()
+        elif self._client is not None:
+            self._client.close()
+        super().clean_up(cmd, result, err)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; its exit status."""
+    return Shell().run(sys.argv[1:] if argv is None else argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
