@@ -1,0 +1,145 @@
+"""Run a command in a laboratory: own processes, network, mounts and libvirtd, gone afterwards.
+
+    python -m tests.namespace COMMAND...
+
+The command runs as root in namespaces of its own, with a fresh libvirtd at qemu:///system, its
+network "default", and nothing of the machine's own libvirt in sight. There is no /dev/kvm: tests
+run under emulation everywhere. When the command ends, everything that was started ends with it.
+"""
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+INSIDE = "KVMDRIVER_LABORATORY"
+PIDFILE = "/run/libvirt/libvirtd.pid"
+# QEMU's capabilities take seconds to find out and are the same every time.
+CACHE = "/var/tmp/kvmdriver-libvirt-cache"
+
+LIBVIRTD_CONF = """auth_unix_rw = "none"
+unix_sock_group = "root"
+log_outputs = "3:file:/var/log/libvirt/libvirtd.log"
+max_clients = 200
+"""
+
+QEMU_CONF = """security_driver = "none"
+cgroup_controllers = []
+"""
+
+
+def enter(command: list[str]) -> int:
+    """Start the laboratory and wait for its end; the command's exit status."""
+    state = tempfile.mkdtemp(prefix="kvmdriver-lab.", dir="/var/tmp")
+    os.chmod(state, 0o755)
+    try:
+        return subprocess.call(
+            [
+                "unshare", "--net", "--mount", "--pid", "--uts", "--ipc", "--fork",
+                "--kill-child=KILL", "--propagation", "private", "--mount-proc",
+                sys.executable, "-m", "tests.namespace", *command,
+            ],
+            env={**os.environ, INSIDE: state},
+        )  # fmt: skip
+    finally:
+        shutil.rmtree(state, ignore_errors=True)
+
+
+def start_libvirtd() -> None:
+    """Start libvirtd and wait until it answers; also used by tests that have killed it."""
+    subprocess.run(["libvirtd", "-d", "-p", PIDFILE], check=True)
+    wait_for(lambda: subprocess.call(["virsh", "-q", "version"], stdout=subprocess.DEVNULL) == 0)
+
+
+def wait_for(condition, seconds: float = 30, step: float = 0.1) -> None:
+    """Wait until ``condition()`` is true; an AssertionError when that takes too long."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"waited {seconds} s in vain for {condition}")
+        time.sleep(step)
+
+
+def _prepare(state: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        shutil.copytree("/etc/libvirt", f"{state}/etc", ignore_dangling_symlinks=True)
+    shutil.rmtree(f"{state}/etc/qemu", ignore_errors=True)
+    os.makedirs(f"{state}/etc/qemu", exist_ok=True)
+    _write(f"{state}/etc/libvirtd.conf", LIBVIRTD_CONF)
+    _write(f"{state}/etc/qemu.conf", QEMU_CONF)
+    os.makedirs(CACHE, mode=0o711, exist_ok=True)
+    for name, path in (
+        ("etc", "/etc/libvirt"),
+        ("lib", "/var/lib/libvirt"),
+        ("log", "/var/log/libvirt"),
+        ("run", "/run/libvirt"),
+    ):
+        os.makedirs(f"{state}/{name}", mode=0o755, exist_ok=True)
+        os.makedirs(path, exist_ok=True)
+        _mount("--bind", f"{state}/{name}", path)
+    os.makedirs("/var/cache/libvirt", exist_ok=True)
+    _mount("--bind", CACHE, "/var/cache/libvirt")
+    if os.path.exists("/dev/kvm"):
+        _mount("--bind", "/dev/null", "/dev/kvm")
+    os.makedirs(f"{state}/lib/qemu", mode=0o755, exist_ok=True)
+    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+    _write("/proc/sys/net/ipv4/ip_forward", "1")
+
+
+def _start_services(state: str) -> None:
+    subprocess.run(["virtlogd", "-d", "-p", "/run/libvirt/virtlogd.pid"], check=True)
+    start_libvirtd()
+    network = f"{state}/network.xml"
+    _write(
+        network,
+        "<network><name>default</name><forward mode='nat'/><bridge name='virbr0' delay='0'/>"
+        "<ip address='192.168.122.1' netmask='255.255.255.0'><dhcp>"
+        "<range start='192.168.122.2' end='192.168.122.254'/></dhcp></ip></network>",
+    )
+    for arguments in (["net-define", network], ["net-start", "default"]):
+        subprocess.run(["virsh", "-q", *arguments], check=True)
+
+
+def _mount(*arguments: str) -> None:
+    subprocess.run(["mount", *arguments], check=True)
+
+
+def _write(path: str, text: str) -> None:
+    with open(path, "w") as target:
+        target.write(text)
+
+
+def _reap(command: list[str]) -> int:
+    """Be a good init: run the command, and bury every orphan in the meantime."""
+    process = subprocess.Popen(command)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda signum, _frame: process.send_signal(signum))
+    while True:
+        try:
+            pid, status = os.wait()
+        except ChildProcessError:
+            return 1
+        if pid == process.pid:
+            return os.waitstatus_to_exitcode(status) & 0xFF
+
+
+def main(command: list[str]) -> int:
+    state = os.environ.get(INSIDE)
+    if state is None:
+        if os.geteuid() != 0:
+            sys.exit("the laboratory needs root")
+        return enter(command)
+    if os.getpid() == 1:
+        # everything ends with us, however we end; libvirt waits for its dead to be buried
+        return _reap([sys.executable, "-m", "tests.namespace", *command])
+    _prepare(state)
+    _start_services(state)
+    os.execvp(command[0], command)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
