@@ -138,7 +138,7 @@ def main(command: list[str]) -> int:
         return _reap([sys.executable, "-m", "tests.namespace", *command])
     _prepare(state)
     _start_services(state)
-    os.execvp(command[0], command)
+    return os.execvp(command[0], command)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import logging
 import threading
+from typing import Any, cast
 
 import oslo_messaging as messaging
 from oslo_config import cfg
@@ -28,7 +29,7 @@ def load_driver(conf: cfg.ConfigOpts) -> KVMDriver:
     """
     name = conf.kvm_agent.compute_driver
     try:
-        manager = stevedore_driver.DriverManager(
+        manager: Any = stevedore_driver.DriverManager(
             NAMESPACE, name, invoke_on_load=True, invoke_args=(conf,)
         )
     except stevedore_exception.NoMatches:
@@ -38,7 +39,7 @@ def load_driver(conf: cfg.ConfigOpts) -> KVMDriver:
             value=name,
             remedy=f"use kvmdriver.KVMDriver, or install the package that provides it in {NAMESPACE}",
         ) from None
-    return manager.driver
+    return cast(KVMDriver, manager.driver)
 
 
 class AgentServer:
@@ -48,9 +49,7 @@ class AgentServer:
     the connection is made and the host reconciled as soon as it does.
     """
 
-    def __init__(
-        self, conf: cfg.ConfigOpts, transport: messaging.Transport, notifier: Notifier
-    ):
+    def __init__(self, conf: cfg.ConfigOpts, transport: messaging.Transport, notifier: Notifier):
         self.driver = load_driver(conf)
         self._notifier = notifier
         self._stopping = threading.Event()

@@ -34,9 +34,7 @@ class AgentService(service.Service):
 
     def start(self) -> None:
         # Everything with threads is made here, after the fork.
-        self._server = AgentServer(
-            self._conf, bus.rpc_transport(self._conf), Notifier(self._conf)
-        )
+        self._server = AgentServer(self._conf, bus.rpc_transport(self._conf), Notifier(self._conf))
         self._server.start()
         LOG.info("agent %s serves topic %s", self._conf.kvm_agent.host, self._conf.kvm_agent.topic)
 

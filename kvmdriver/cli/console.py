@@ -74,14 +74,14 @@ class ConsoleLog(InstanceCommand):
         output = self.client.get_console_output(args.instance, kib=args.kib)
         if args.lines is not None:
             output = "".join(output.splitlines(keepends=True)[-args.lines :])
-        self.app.stdout.write(output)  # type: ignore[union-attr]
+        self.app.stdout.write(output)
 
 
 class VncUrl(InstanceCommand):
     """Print the URL of an instance's screen, for a VNC viewer."""
 
     def take_action(self, args: argparse.Namespace) -> None:
-        self.app.stdout.write(f"{self.client.get_vnc_console(args.instance)}\n")  # type: ignore[union-attr]
+        self.app.stdout.write(f"{self.client.get_vnc_console(args.instance)}\n")
 
 
 class Screenshot(InstanceCommand):

@@ -69,7 +69,7 @@ class DetachDisk(InstanceCommand):
     def take_action(self, args: argparse.Namespace) -> None:
         kept = self.client.detach_volume(args.instance, args.disk, delete=args.delete)
         if kept:
-            self.app.stdout.write(f"{kept}\n")  # type: ignore[union-attr]
+            self.app.stdout.write(f"{kept}\n")
 
 
 class AttachNic(InstanceCommand, ShowBase):

@@ -74,7 +74,9 @@ class Shell(app.App):
                     f"cannot read {', '.join(error.config_files)}", field="--config-file"
                 ) from None
             except cfg.Error as error:
-                raise exception.ConfigurationError(f"the configuration is wrong: {error}") from None
+                raise exception.ConfigurationError(
+                    f"the configuration is wrong: {error}"
+                ) from None
             if has_transport(conf):
                 self._client = ComputeAPI(conf, host=self.options.host)
             else:
@@ -82,7 +84,7 @@ class Shell(app.App):
                 self._client = self._local.client
         return self._client
 
-    def clean_up(self, cmd: command.Command, result: int, err: Exception | None) -> None:
+    def clean_up(self, cmd: command.Command, result: int, err: BaseException | None) -> None:
         if self._local is not None:
             self._local.close()
         elif self._client is not None:

@@ -36,7 +36,10 @@ class RebootServer(InstanceCommand):
         parser = super().get_parser(prog_name)
         parser.add_argument("--hard", action="store_true", help="off and on, without asking it")
         parser.add_argument(
-            "--timeout", type=float, metavar="SECONDS", help="until a soft reboot becomes a hard one"
+            "--timeout",
+            type=float,
+            metavar="SECONDS",
+            help="until a soft reboot becomes a hard one",
         )
         return parser
 

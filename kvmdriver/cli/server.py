@@ -66,7 +66,7 @@ class DeleteServer(Base):
     def take_action(self, args: argparse.Namespace) -> None:
         for name in args.instance:
             for path in self.client.terminate_instance(name, keep_disks=args.keep_disks):
-                self.app.stdout.write(f"{path}\n")  # type: ignore[union-attr]
+                self.app.stdout.write(f"{path}\n")
 
 
 class RenameServer(InstanceCommand):
@@ -117,7 +117,7 @@ class SnapshotServer(InstanceCommand):
                 image_format=args.format,
                 on_progress=bar,
             )
-        self.app.stdout.write(f"{path}\n")  # type: ignore[union-attr]
+        self.app.stdout.write(f"{path}\n")
 
 
 class AutostartServer(InstanceCommand):
@@ -130,4 +130,3 @@ class AutostartServer(InstanceCommand):
 
     def take_action(self, args: argparse.Namespace) -> None:
         self.client.set_autostart(args.instance, args.state == "on")
-

@@ -22,7 +22,9 @@ def element(tag: str, text: Value = None, /, **attributes: Value) -> etree._Elem
     return node
 
 
-def add(parent: etree._Element, tag: str, text: Value = None, /, **attributes: Value) -> etree._Element:
+def add(
+    parent: etree._Element, tag: str, text: Value = None, /, **attributes: Value
+) -> etree._Element:
     """Like ``element``, put at the end of ``parent``."""
     node = element(tag, text, **attributes)
     parent.append(node)

@@ -134,9 +134,7 @@ def _defaults(system: Any) -> OsDefaults:
     scsi = bool(devices & {"virtio-scsi", "virtio1.0-scsi"})
     return OsDefaults(
         short_id=system.get_short_id(),
-        disk_bus=first(
-            ("virtio1.0-block", "virtio"), ("virtio-block", "virtio"), default="sata"
-        ),
+        disk_bus=first(("virtio1.0-block", "virtio"), ("virtio-block", "virtio"), default="sata"),
         cdrom_bus="scsi" if scsi else None,
         nic_model=first(
             ("virtio1.0-net", "virtio"),

@@ -34,7 +34,9 @@ def is_connection_lost(error: libvirt.libvirtError) -> bool:
     return error.get_error_code() in _LOST_CODES and error.get_error_domain() in _LOST_DOMAINS
 
 
-def translate(error: libvirt.libvirtError, instance: str | None = None) -> exception.KVMDriverError:
+def translate(
+    error: libvirt.libvirtError, instance: str | None = None
+) -> exception.KVMDriverError:
     """The error of ours that tells the same as libvirt's, with its message kept."""
     message = str(error)
     code = error.get_error_code()

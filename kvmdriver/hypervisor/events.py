@@ -27,7 +27,8 @@ class Event:
     ``kind`` is one of: defined, undefined, started, suspended, resumed, stopped, shutdown,
     pmsuspended, crashed, rebooted, agent-connected, agent-disconnected, device-added,
     device-removed, device-removal-failed, block-job, io-error, watchdog, balloon-changed,
-    metadata-changed, connected, disconnected. ``detail`` is what libvirt adds: a reason, a device's alias, a disk.
+    metadata-changed, connected, disconnected. ``detail`` is what libvirt adds: a reason, a
+    device's alias, a disk.
     """
 
     uuid: str | None

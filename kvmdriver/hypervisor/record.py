@@ -86,7 +86,7 @@ class Record(Model):
         def add(tag: str, text: str | None, **attributes: str) -> None:
             if text is None and not attributes:
                 return
-            child = etree.SubElement(root, f"{space}{tag}", **attributes)
+            child = etree.SubElement(root, f"{space}{tag}", attributes)
             child.text = text
 
         add("spec", self.instance.record_json())

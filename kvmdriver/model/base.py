@@ -46,7 +46,9 @@ def _mac_address(value: str) -> str:
 # The name of a domain is also part of file names that libvirt makes, hence the narrow alphabet.
 Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
 Text = Annotated[str, StringConstraints(max_length=65536), AfterValidator(xml_text)]
-ShortText = Annotated[str, StringConstraints(min_length=1, max_length=255), AfterValidator(xml_text)]
+ShortText = Annotated[
+    str, StringConstraints(min_length=1, max_length=255), AfterValidator(xml_text)
+]
 Path = Annotated[
     str,
     StringConstraints(min_length=2, max_length=4096),
@@ -75,7 +77,6 @@ def is_uuid(text: str) -> bool:
         return str(uuid.UUID(text)) == text
     except ValueError:
         return False
-
 
 
 def _serialize_secret(value: SecretStr, info: SerializationInfo) -> str:
@@ -111,9 +112,7 @@ class Model(pydantic.BaseModel):
 
     def to_wire(self) -> dict[str, Any]:
         """Plain JSON values, secrets included: what is sent over the bus. Never log it."""
-        return self.model_dump(
-            mode="json", exclude_none=True, context={"reveal_secrets": True}
-        )
+        return self.model_dump(mode="json", exclude_none=True, context={"reveal_secrets": True})
 
     def changed(self, **fields: Any) -> Self:
         """A copy with other values for some fields, validated again."""

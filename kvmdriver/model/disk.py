@@ -67,7 +67,12 @@ class Disk(Model):
 
     @model_validator(mode="after")
     def _has_content(self) -> Self:
-        if self.device == "disk" and self.image is None and self.size_mib is None and not self.file:
+        if (
+            self.device == "disk"
+            and self.image is None
+            and self.size_mib is None
+            and not self.file
+        ):
             raise ValueError("a disk needs an image, a size_mib, or both")
         if self.device == "cdrom" and self.size_mib is not None:
             raise ValueError("a cdrom has no size_mib")

@@ -19,7 +19,9 @@ class Memory(Model):
     """
 
     current_mib: int = Field(ge=32, le=16 * 1024 * 1024)
-    maximum_mib: int = Field(0, ge=0, le=16 * 1024 * 1024, description="0 means the same as current")
+    maximum_mib: int = Field(
+        0, ge=0, le=16 * 1024 * 1024, description="0 means the same as current"
+    )
     growth: Literal["balloon", "hotplug"] = "balloon"
 
     @model_validator(mode="after")

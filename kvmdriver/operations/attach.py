@@ -8,8 +8,7 @@ from kvmdriver import exception
 from kvmdriver.definition.disks import disk_element, scsi_controller, scsi_controller_element
 from kvmdriver.definition.nics import nic_element
 from kvmdriver.hypervisor.domain import Domain
-from kvmdriver.hypervisor.record import Record
-from kvmdriver.model import Disk, DiskView, Instance, Nic, NicView
+from kvmdriver.model import Disk, DiskView, Instance, Nic, NicView, Status
 from kvmdriver.model.layout import mac_address
 from kvmdriver.network.check import check as check_network
 from kvmdriver.operations import resolve, spawn
@@ -18,7 +17,7 @@ from kvmdriver.operations.undo import undo_on_failure
 from kvmdriver.progress import Progress, ignore
 from kvmdriver.storage.copy import remove_file
 
-_CHANGEABLE = ("running", "paused", "blocked", "stopped", "crashed")
+_CHANGEABLE: tuple[Status, ...] = ("running", "paused", "blocked", "stopped", "crashed")
 _RESUME = {"suspended": "resume it first: its saved memory knows the devices that it has now"}
 
 # How long a guest has to let go of a device, and how often it is asked.
@@ -50,7 +49,10 @@ def attach_disk(
         assert placed.file is not None or placed.device == "cdrom"  # noqa: S101
         made = (placed.file.path,) if placed.file and placed.device == "disk" else ()
         grown = record.changed(instance=instance.changed(disks=(*instance.disks, placed)))
-        with context.task(domain, record, "attach", request_id, files=made), undo_on_failure() as undo:
+        with (
+            context.task(domain, record, "attach", request_id, files=made),
+            undo_on_failure() as undo,
+        ):
             for path in made:
                 undo.add(remove_file, path)
             spawn.make_disk(context, placed, "disk", progress)
@@ -79,7 +81,7 @@ def _place(context: Context, instance: Instance, disk: Disk, live: bool) -> Disk
             placed = resolve.place_disk(context, instance, disk, system, taken, field="disk")
             if not os.path.exists(layout.disk(placed.name or "")):
                 break
-            taken.add(placed.name)
+            taken.add(placed.name or "")
     else:
         placed = resolve.place_disk(context, instance, disk, system, taken, field="disk")
         if os.path.exists(layout.disk(disk.name)):
@@ -185,10 +187,13 @@ def detach_nic(context: Context, name_or_uuid: str, mac: str) -> None:
                 field="mac",
                 value=mac,
                 instance=domain.name,
-                remedy="its interfaces: " + (", ".join(n.mac or "" for n in instance.nics) or "none"),
+                remedy="its interfaces: "
+                + (", ".join(n.mac or "" for n in instance.nics) or "none"),
             )
         require_status(domain, "detach", *_CHANGEABLE, remedies=_RESUME)
-        _detach(context, domain, f"devices/interface[mac[@address='{wanted}']]", f"interface {mac}")
+        _detach(
+            context, domain, f"devices/interface[mac[@address='{wanted}']]", f"interface {mac}"
+        )
         context.hypervisor.save(
             domain, record.changed(instance=instance.model_copy(update={"nics": left}))
         )
@@ -251,6 +256,4 @@ def _disk_view(disk: Disk) -> DiskView:
 
 
 def _nic_view(nic: Nic) -> NicView:
-    return NicView(
-        mac=nic.mac or "", type=nic.type, source=nic.source, model=nic.model, tap=None
-    )
+    return NicView(mac=nic.mac or "", type=nic.type, source=nic.source, model=nic.model, tap=None)

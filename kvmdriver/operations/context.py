@@ -95,7 +95,9 @@ class Context:
             raise
 
 
-def require_status(domain: Domain, operation: str, *allowed: Status, remedies: dict[str, str]) -> Status:
+def require_status(
+    domain: Domain, operation: str, *allowed: Status, remedies: dict[str, str]
+) -> Status:
     """The instance's status, which must be one of ``allowed``.
 
     :param remedies: what to do, by status.

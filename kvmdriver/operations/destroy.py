@@ -6,9 +6,7 @@ from kvmdriver.hypervisor.record import Owner, Record, Task
 from kvmdriver.operations.context import Context
 
 
-def terminate(
-    context: Context, name_or_uuid: str, *, keep_disks: bool = False
-) -> tuple[str, ...]:
+def terminate(context: Context, name_or_uuid: str, *, keep_disks: bool = False) -> tuple[str, ...]:
     """Switch an instance off and remove it. Nothing happens when it is gone already.
 
     :param keep_disks: leave the files of its disks; the rest of its directory goes.
@@ -37,9 +35,7 @@ def terminate(
         return kept
 
 
-def remove(
-    context: Context, domain: Domain, record: Record, keep: tuple[str, ...] = ()
-) -> None:
+def remove(context: Context, domain: Domain, record: Record, keep: tuple[str, ...] = ()) -> None:
     """Everything that an instance consists of. The domain goes last: it is what remembers."""
     domain.destroy()
     context.store.remove(record.instance.uuid, keep)

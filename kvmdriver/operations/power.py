@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from kvmdriver import exception
 from kvmdriver.hypervisor.domain import Domain
+from kvmdriver.model import Status
 from kvmdriver.operations.context import Context, require_status
 
 # A press of the power button that the firmware gets is lost, so it is pressed again.
@@ -81,8 +82,10 @@ def reboot(
         if request_id is not None and request_id in record.requests:
             return
         remedies = {"suspended": _RESUME, "paused": _UNPAUSE, "stopped": _START}
-        allowed = ("running", "paused", "crashed", "blocked") if hard else ("running",)
-        require_status(domain, "reboot", *allowed, remedies=remedies)  # type: ignore[arg-type]
+        allowed: tuple[Status, ...] = (
+            ("running", "paused", "crashed", "blocked") if hard else ("running",)
+        )
+        require_status(domain, "reboot", *allowed, remedies=remedies)
     if not hard and seconds > 0:
         hard = not _shut_down(context, domain, seconds, "rebooted", domain.reboot)
     else:
@@ -162,9 +165,7 @@ def resume(context: Context, name_or_uuid: str) -> None:
 def pause(context: Context, name_or_uuid: str) -> None:
     """Stop the guest's CPUs; nothing when they stand."""
     with context.exclusively(name_or_uuid) as (domain, _record):
-        status = require_status(
-            domain, "pause", "running", "paused", remedies={"stopped": _START}
-        )
+        status = require_status(domain, "pause", "running", "paused", remedies={"stopped": _START})
         if status == "running":
             domain.pause()
 

@@ -7,12 +7,12 @@ from lxml import etree
 from kvmdriver import exception
 from kvmdriver.definition.memory import dimm
 from kvmdriver.hypervisor.domain import Domain
-from kvmdriver.model import DIMM_MIB, Memory, Vcpus
+from kvmdriver.model import DIMM_MIB, Memory, Status, Vcpus
 from kvmdriver.operations.context import Context, require_status
 from kvmdriver.operations.resolve import check_memory
 from kvmdriver.operations.view import agent_connected
 
-_CHANGEABLE = ("running", "paused", "stopped", "crashed")
+_CHANGEABLE: tuple[Status, ...] = ("running", "paused", "stopped", "crashed")
 _RESUME = {"suspended": "resume it first: its saved memory has the size that it has now"}
 _STOP = "stop it first: kvmdriver server stop NAME"
 

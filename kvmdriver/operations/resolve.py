@@ -17,6 +17,7 @@ from kvmdriver.model.layout import mac_address
 from kvmdriver.network.check import check as check_network
 from kvmdriver.operations.context import Context
 from kvmdriver.storage import backend
+from kvmdriver.storage.image_cache import Role
 
 T = TypeVar("T")
 
@@ -74,7 +75,9 @@ def resolve(context: Context, request: Instance) -> Resolved:
         rng=system.rng if request.rng is None else request.rng,
     )
     placed = sized.changed(
-        nics=tuple(_choose_nic(context, sized, nic, i, system) for i, nic in enumerate(sized.nics)),
+        nics=tuple(
+            _choose_nic(context, sized, nic, i, system) for i, nic in enumerate(sized.nics)
+        ),
         disks=_choose_disks(context, sized, system),
         config_drive_bus=_config_drive_bus(sized, system),
     )
@@ -286,7 +289,7 @@ def space_needed(context: Context, disk: Disk) -> int:
     """MiB that making a disk is going to write, as far as that is known beforehand."""
     needed = 0
     if isinstance(disk.image, FileImage):
-        role = "cdrom" if disk.device == "cdrom" else "disk"
+        role: Role = "cdrom" if disk.device == "cdrom" else "disk"
         if not os.path.exists(context.images.locate(disk.image, role)):
             needed += os.path.getsize(disk.image.path) >> 20
         if disk.format == "raw":
@@ -321,11 +324,13 @@ def _warnings(instance: Instance, system: OsDefaults) -> tuple[str, ...]:
     name, memory = instance.os_variant, instance.memory
     minimum = system.minimum_memory_mib
     if memory is not None and minimum and memory.current_mib < minimum:
-        found.append(f"{name} wants at least {minimum} MiB of memory, it gets {memory.current_mib}")
+        found.append(
+            f"{name} wants at least {minimum} MiB of memory, it gets {memory.current_mib}"
+        )
     if system.minimum_vcpus and instance.vcpus.current < system.minimum_vcpus:
         found.append(f"{name} wants at least {system.minimum_vcpus} vCPUs")
     blank = next((d for d in instance.disks if d.device == "disk" and d.image is None), None)
-    if blank is not None and system.minimum_disk_mib and blank.size_mib:
-        if blank.size_mib < system.minimum_disk_mib:
-            found.append(f"{name} wants a disk of at least {system.minimum_disk_mib} MiB")
+    size, minimum = blank.size_mib if blank else None, system.minimum_disk_mib
+    if size and minimum and size < minimum:
+        found.append(f"{name} wants a disk of at least {minimum} MiB")
     return tuple(found)

@@ -57,7 +57,10 @@ def snapshot(
         )
         part = os.path.join(directory, f".{domain.uuid}.snapshot.part")
         assert disk.file is not None and disk.name is not None  # noqa: S101
-        with context.task(domain, record, "snapshot", request_id, (part,)), undo_on_failure() as undo:
+        with (
+            context.task(domain, record, "snapshot", request_id, (part,)),
+            undo_on_failure() as undo,
+        ):
             undo.add(remove_file, part)
             if status in ("running", "paused"):
                 _copy_running(context, domain, disk.name, part, image_format, progress)
@@ -113,9 +116,7 @@ def _copy_running(
             raise
 
 
-def _wait_until_ready(
-    domain: Domain, disk: str, ready: Expectation, progress: Progress
-) -> None:
+def _wait_until_ready(domain: Domain, disk: str, ready: Expectation, progress: Progress) -> None:
     while (event := ready.wait(_LOOK_SECONDS)) is None:
         job = domain.block_job(disk)
         if job is None:

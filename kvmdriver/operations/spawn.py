@@ -97,9 +97,7 @@ def make_disk(context: Context, disk: Disk, field: str, progress: Progress) -> N
         image = with_field(f"{field}.image", context.images.get, disk.image, "disk", progress)
         if disk.size_mib is not None and disk.size_mib < image.size_mib:
             raise too_small(image.size_mib, disk.size_mib, field)
-    maker = backend.load(
-        disk.format or context.conf.kvm_storage.disk_format, context.qemu_img
-    )
+    maker = backend.load(disk.format or context.conf.kvm_storage.disk_format, context.qemu_img)
     maker.create(disk.file.path, image=image, size_mib=disk.size_mib, progress=progress)
 
 

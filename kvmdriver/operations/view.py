@@ -119,7 +119,9 @@ def _disk_view(domain: Domain, node: etree._Element) -> DiskView:
     size = None
     if path is not None:
         with contextlib.suppress(exception.KVMDriverError):
-            size = domain.block_info(target.get("dev", ""))[0] // _MIB if target is not None else None
+            size = (
+                domain.block_info(target.get("dev", ""))[0] // _MIB if target is not None else None
+            )
     return DiskView(
         name=target.get("dev", "") if target is not None else "",
         device=node.get("device", "disk"),
@@ -171,7 +173,9 @@ def _addresses(
                     ip = address["addr"]
                     if mac in macs and ip not in known and not ip.startswith("fe80:"):
                         known.add(ip)
-                        found.append(Address.model_validate({"mac": mac, "ip": ip, "source": name}))
+                        found.append(
+                            Address.model_validate({"mac": mac, "ip": ip, "source": name})
+                        )
     return tuple(found)
 
 

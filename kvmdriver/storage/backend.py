@@ -2,6 +2,7 @@
 
 import abc
 import os
+from typing import Any, cast
 
 from stevedore import driver as stevedore_driver
 from stevedore import exception as stevedore_exception
@@ -90,7 +91,7 @@ def load(name: str, qemu_img: QemuImg) -> DiskBackend:
     :raises kvmdriver.exception.ConfigurationError: none is installed under that name.
     """
     try:
-        manager = stevedore_driver.DriverManager(
+        manager: Any = stevedore_driver.DriverManager(
             NAMESPACE, name, invoke_on_load=True, invoke_args=(qemu_img,)
         )
     except stevedore_exception.NoMatches:
@@ -100,4 +101,4 @@ def load(name: str, qemu_img: QemuImg) -> DiskBackend:
             value=name,
             remedy="use qcow2 or raw, or install the package that provides it",
         ) from None
-    return manager.driver
+    return cast(DiskBackend, manager.driver)

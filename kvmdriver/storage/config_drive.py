@@ -52,9 +52,7 @@ def _network(instance: Instance) -> dict[str, Any]:
     links, networks, services = [], [], []
     for position, nic in enumerate(instance.nics):
         link = f"nic{position}"
-        links.append(
-            {"id": link, "type": "phy", "ethernet_mac_address": nic.mac, "mtu": nic.mtu}
-        )
+        links.append({"id": link, "type": "phy", "ethernet_mac_address": nic.mac, "mtu": nic.mtu})
         network: dict[str, Any] = {"id": f"network{position}", "link": link, "type": "ipv4_dhcp"}
         address = static.get(position)
         if address is not None:

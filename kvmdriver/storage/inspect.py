@@ -123,7 +123,9 @@ def inspect(path: str, *, declared: str | None = None, max_bytes: int) -> ImageI
         )
     if size == 0:
         raise exception.ImageUnacceptable("the image has a size of 0", value=path)
-    return ImageInfo(format=declared if found == "raw" and declared == "iso" else found, virtual_size=size)
+    return ImageInfo(
+        format=declared if found == "raw" and declared == "iso" else found, virtual_size=size
+    )
 
 
 def _detect(image: IO[bytes], path: str) -> format_inspector.FileInspector:
@@ -142,10 +144,11 @@ def _detect(image: IO[bytes], path: str) -> format_inspector.FileInspector:
             f"the image is damaged: {type(error).__name__}", value=path
         ) from None
     names = {str(entry): entry for entry in found}
+    if len(names) == 1:
+        return found[0]
     # Installers are ISO images with a partition table beside it, so that they also boot from USB.
-    for preferred in ("iso", *_FORMATS):
-        if preferred in names and set(names) <= {preferred, "iso", "gpt", "raw"}:
-            return names[preferred]
+    if set(names) == {"iso", "gpt"}:
+        return names["iso"]
     raise _unsafe(path, f"it looks like several formats at once: {', '.join(sorted(names))}")
 
 

@@ -96,7 +96,8 @@ class QemuImg:
             )
         except FileNotFoundError as error:
             raise exception.StorageError(
-                f"cannot run {error.filename}", remedy="install qemu-utils (qemu-img on RPM systems)"
+                f"cannot run {error.filename}",
+                remedy="install qemu-utils (qemu-img on RPM systems)",
             ) from None
         with process:
             output, problems = process.stdout, process.stderr

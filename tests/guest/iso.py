@@ -8,7 +8,9 @@ import sys
 import pycdlib
 
 
-def main(target: str, loader: str, module: str, kernel: str, initrd: str, commandline: str) -> None:
+def main(
+    target: str, loader: str, module: str, kernel: str, initrd: str, commandline: str
+) -> None:
     config = f"SERIAL 0 115200\nDEFAULT l\nLABEL l\n KERNEL /vmlinuz\n INITRD /initrd.img\n APPEND {commandline}\n"
     iso = pycdlib.PyCdlib()
     iso.new(interchange_level=3, rock_ridge="1.09", vol_ident="INSTALLER")

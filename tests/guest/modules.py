@@ -20,9 +20,7 @@ def wanted_by(module: pathlib.Path) -> list[str]:
 
 
 def main(source: str, target: str, *names: str) -> None:
-    available = {
-        path.stem.replace("-", "_"): path for path in pathlib.Path(source).rglob("*.ko")
-    }
+    available = {path.stem.replace("-", "_"): path for path in pathlib.Path(source).rglob("*.ko")}
     order: list[str] = []
 
     def visit(name: str) -> None:

@@ -43,9 +43,7 @@ class DevicesTest(FunctionalTest):
         self.assertEqual((256, 2), (shown.memory_maximum_mib, shown.vcpus_maximum))
 
     def test_memory_modules(self) -> None:
-        view = self.create(
-            memory={"current_mib": 192, "maximum_mib": 448, "growth": "hotplug"}
-        )
+        view = self.create(memory={"current_mib": 192, "maximum_mib": 448, "growth": "hotplug"})
         guest = self.wait_for_ssh(view.name)
         before = guest.memory_mib()
         error = self.refused(

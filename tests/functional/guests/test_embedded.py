@@ -1,0 +1,52 @@
+"""Without any daemon: the QEMU driver in the process of the command line."""
+
+import json
+import os
+import subprocess
+import sys
+
+from tests import namespace
+from tests.functional.base import FunctionalTest, guest_file
+
+
+class EmbeddedTest(FunctionalTest):
+    def command(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [os.path.join(os.path.dirname(sys.executable), "kvmdriver"), *arguments],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            env={
+                **os.environ,
+                "OS_KVM__VIRT_TYPE": "qemu",
+                "OS_KVM__URI": f"qemu:///embed?root={self.state}/embed",
+                "OS_KVM_STORAGE__INSTANCES_PATH": os.path.join(self.state, "embedded"),
+            },
+        )
+        if check and done.returncode:
+            self.fail(done.stdout + done.stderr)
+        return done
+
+    def test_life_without_a_daemon(self) -> None:
+        self.command(
+            "server", "create", "alone", "--image", guest_file("guest.qcow2"), "--memory", "192",
+            "--network", "user", "--graphics", "none",
+        )  # fmt: skip
+        try:
+            namespace.wait_for(
+                lambda: "GUEST: up" in self.command("server", "console", "log", "alone").stdout, 60
+            )
+            self.command("server", "suspend", "alone")
+            self.command("server", "resume", "alone")
+            self.command("server", "stop", "alone", "--timeout", "30")
+            rows = json.loads(self.command("server", "list", "-f", "json").stdout)
+            self.assertEqual([("alone", "stopped")], [(r["Name"], r["Status"]) for r in rows])
+            done = self.command(
+                "server", "create", "x", "--image", guest_file("guest.qcow2"),
+                "--network", "default", check=False,
+            )  # fmt: skip
+            self.assertEqual(1, done.returncode)
+            self.assertIn("network_not_found", done.stderr)
+        finally:
+            self.command("server", "delete", "alone")
+        self.assertEqual(["_base"], os.listdir(f"{self.state}/embedded"))

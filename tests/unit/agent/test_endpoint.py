@@ -1,0 +1,130 @@
+"""The door: requests are parsed, errors typed, redelivered messages carried out once."""
+
+import threading
+import unittest
+from typing import Any
+from unittest import mock
+
+import oslo_messaging as messaging
+
+from kvmdriver import exception, model
+from kvmdriver.agent.endpoint import Endpoint
+
+VIEW = model.InstanceView(
+    uuid="6a1b4f0e-93c5-4f0c-9d0a-0b7f3c1b2a44",
+    name="web",
+    status="running",
+    memory_mib=1,
+    memory_maximum_mib=1,
+    vcpus=1,
+    vcpus_maximum=1,
+)
+INSTANCE = {"name": "web", "disks": [{"size_mib": 1}]}
+
+
+class EndpointTest(unittest.TestCase):
+    def setUp(self) -> None:
+        # The driver is replaced: what matters here is what reaches it, and how often.
+        self.driver = mock.Mock()
+        self.notifier = mock.Mock()
+        self.endpoint = Endpoint(self.driver, self.notifier)
+
+    def error_of(self, method: Any, /, **payload: Any) -> exception.KVMDriverError:
+        with self.assertRaises(messaging.ExpectedException) as caught:
+            method({}, **payload)
+        error = caught.exception.exc_info[1]
+        self.assertIsInstance(error, exception.KVMDriverError)
+        return error
+
+    def events(self) -> list[str]:
+        return [c.args[0] for c in self.notifier.mock_calls]
+
+    def test_answers_are_plain(self) -> None:
+        self.driver.spawn.return_value = VIEW
+        answer = self.endpoint.build_and_run_instance({}, instance=INSTANCE)
+        self.assertEqual("running", answer["status"])
+        self.assertEqual(["instance.create.start", "instance.create.end"], self.events())
+
+    def test_malformed_payloads_never_reach_the_driver(self) -> None:
+        for method, payload, field in (
+            (self.endpoint.build_and_run_instance, {}, "instance"),
+            (self.endpoint.build_and_run_instance, {"instance": {"name": "<"}}, "instance.name"),
+            (self.endpoint.start_instance, {"instance": "../x"}, "instance"),
+            (self.endpoint.start_instance, {"instance": {}}, "instance"),
+            (self.endpoint.stop_instance, {"instance": "a", "timeout": -1}, "timeout"),
+            (self.endpoint.reboot_instance, {"instance": "a", "type": "x"}, "type"),
+            (self.endpoint.reboot_instance, {"instance": "a", "self": 1, "ctxt": 2}, "self"),
+            (self.endpoint.list_instances, {"surprise": 1}, "surprise"),
+            (self.endpoint.snapshot_instance, {"instance": "a", "path": "x"}, "path"),
+        ):
+            error = self.error_of(method, **payload)
+            self.assertEqual(("invalid_request", field), (error.code, error.field))
+        self.assertEqual([], self.driver.mock_calls)
+
+    def test_errors_are_announced(self) -> None:
+        self.driver.power_on.side_effect = exception.InvalidState("no", instance="web")
+        self.assertEqual(
+            "invalid_state", self.error_of(self.endpoint.start_instance, instance="web").code
+        )
+        self.assertEqual(["instance.start.start", "instance.start.error"], self.events())
+        self.assertEqual("invalid_state", self.notifier.error.call_args.args[1]["error"]["code"])
+
+    def test_unexpected_errors_tell_nothing_but_their_name(self) -> None:
+        self.driver.power_on.side_effect = ZeroDivisionError("secret detail")
+        with self.assertLogs("kvmdriver.agent.endpoint", "ERROR"):
+            error = self.error_of(self.endpoint.start_instance, instance="web")
+        self.assertEqual("internal_error", error.code)
+        self.assertNotIn("secret", str(error))
+
+    def test_a_redelivered_request_is_carried_out_once(self) -> None:
+        for _ in range(3):
+            self.endpoint.reboot_instance({}, instance="web", request_id="r1")
+        self.assertEqual(1, self.driver.reboot.call_count)
+        self.endpoint.reboot_instance({}, instance="web", request_id="r2")
+        self.assertEqual(2, self.driver.reboot.call_count)
+
+    def test_a_request_under_way_is_waited_for(self) -> None:
+        under_way, go_on = threading.Event(), threading.Event()
+
+        def slow(*_args: object, **_named: object) -> model.InstanceView:
+            under_way.set()
+            go_on.wait(5)
+            return VIEW
+
+        self.driver.spawn.side_effect = slow
+        answers: list[Any] = []
+        payload = {"instance": INSTANCE, "request_id": "r1"}
+        threads = [
+            threading.Thread(
+                target=lambda: answers.append(self.endpoint.build_and_run_instance({}, **payload))
+            )
+            for _ in range(2)
+        ]
+        threads[0].start()
+        under_way.wait(5)
+        threads[1].start()
+        go_on.set()
+        for thread in threads:
+            thread.join(5)
+        self.assertEqual(1, self.driver.spawn.call_count)
+        self.assertEqual(answers[0], answers[1])
+
+    def test_a_failed_request_may_be_tried_again(self) -> None:
+        self.driver.power_on.side_effect = [exception.InvalidState("no"), None]
+        self.error_of(self.endpoint.start_instance, instance="web", request_id="r1")
+        self.assertIsNone(self.endpoint.start_instance({}, instance="web", request_id="r1"))
+
+    def test_progress(self) -> None:
+        def spawn(*_args: object, progress: Any, **_named: object) -> model.InstanceView:
+            progress("download image", 5, 10)
+            return VIEW
+
+        self.driver.spawn.side_effect = spawn
+        self.endpoint.build_and_run_instance({}, instance=INSTANCE, request_id="r1")
+        view = self.endpoint.get_progress({}, of="r1")
+        self.assertEqual(
+            ("download image", 5, 10, True),
+            tuple(view[k] for k in ("stage", "done", "total", "finished")),
+        )
+        self.assertIn("instance.create.progress", self.events())
+        self.assertIsNone(self.endpoint.get_progress({}, of="other"))

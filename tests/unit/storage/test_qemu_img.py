@@ -1,0 +1,76 @@
+"""qemu-img is real here: it needs neither root nor a guest."""
+
+import os
+import tempfile
+import unittest
+
+from kvmdriver import exception
+from kvmdriver.storage import backend
+from kvmdriver.storage.image_cache import CachedImage
+from kvmdriver.storage.qemu_img import QemuImg, _failure
+
+
+class QemuImgTest(unittest.TestCase):
+    def setUp(self) -> None:
+        directory = tempfile.TemporaryDirectory()
+        self.addCleanup(directory.cleanup)
+        self.directory = directory.name
+        self.qemu_img = QemuImg()
+
+    def path(self, name: str) -> str:
+        return os.path.join(self.directory, name)
+
+    def test_backends(self) -> None:
+        base = self.path("base")
+        with open(base, "wb") as image:
+            image.write(b"\1" * (2 << 20))
+        cached = CachedImage(path=base, size_mib=2)
+        for name in ("qcow2", "raw"):
+            disk = self.path(f"disk.{name}")
+            maker = backend.load(name, self.qemu_img)
+            maker.create(disk, image=cached, size_mib=8)
+            self.assertEqual(name, maker.format)
+            flat = self.path(f"flat.{name}")
+            self.qemu_img.convert(disk, name, flat, "raw")
+            self.assertEqual(8 << 20, os.path.getsize(flat))
+            with open(flat, "rb") as content:
+                self.assertEqual(b"\1" * (2 << 20), content.read(2 << 20))
+
+    def test_blank(self) -> None:
+        for name in ("qcow2", "raw"):
+            path = self.path(name)
+            backend.load(name, self.qemu_img).create(path, image=None, size_mib=4)
+            self.assertTrue(os.path.exists(path))
+
+    def test_unknown_backend(self) -> None:
+        with self.assertRaises(exception.ConfigurationError) as caught:
+            backend.load("floppy", self.qemu_img)
+        self.assertEqual("kvm_storage.disk_format", caught.exception.field)
+
+    def test_progress(self) -> None:
+        source = self.path("source")
+        with open(source, "wb") as image:
+            image.write(os.urandom(4 << 20))
+        seen = []
+        self.qemu_img.convert(
+            source, "raw", self.path("target"), "qcow2", progress=lambda *r: seen.append(r)
+        )
+        self.assertEqual(("convert image", 100, 100, "percent"), seen[-1])
+
+    def test_damage(self) -> None:
+        path = self.path("cut.qcow2")
+        self.qemu_img.create(path, "qcow2", size_mib=64)
+        os.truncate(path, 70000)
+        with self.assertRaises(exception.ImageUnacceptable):
+            self.qemu_img.check(path, "qcow2")
+
+    def test_limits(self) -> None:
+        tight = QemuImg(memory_mib=16)
+        with self.assertRaises(exception.StorageError):
+            tight.create(self.path("x"), "qcow2", size_mib=1)
+
+    def test_failures(self) -> None:
+        full = _failure("convert", 1, "error: No space left on device", "/x")
+        self.assertIsInstance(full, exception.InsufficientResources)
+        self.assertIn("cpu_seconds", _failure("convert", -24, "", "/x").message)
+        self.assertLess(len(_failure("check", 1, "bad\n" * 10000, "/x").message), 400)
