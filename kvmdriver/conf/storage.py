@@ -50,9 +50,12 @@ into it are refused before they start.
     ),
     cfg.IntOpt(
         "qemu_img_memory_mib",
-        default=1024,
-        min=256,
-        help="Address space in MiB of a qemu-img process. One that needs more is ended.",
+        default=4096,
+        min=1024,
+        help="""
+Address space in MiB of a qemu-img process; the memory that it really uses is a small part of it.
+One that needs more is ended.
+""",
     ),
     cfg.IntOpt(
         "qemu_img_cpu_seconds",

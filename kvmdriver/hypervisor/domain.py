@@ -35,10 +35,7 @@ def status_of(state: int, reason: int) -> Status:
     if state == libvirt.VIR_DOMAIN_SHUTOFF:
         if reason == libvirt.VIR_DOMAIN_SHUTOFF_SAVED:
             return "suspended"
-        if reason in (
-            libvirt.VIR_DOMAIN_SHUTOFF_CRASHED,
-            libvirt.VIR_DOMAIN_SHUTOFF_FAILED,
-        ):
+        if reason == libvirt.VIR_DOMAIN_SHUTOFF_CRASHED:
             return "crashed"
     return _STATUS.get(state, "stopped")
 

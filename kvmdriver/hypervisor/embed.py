@@ -13,6 +13,10 @@ from kvmdriver import exception
 
 _SOCKET = "/run/libvirt/libvirt-sock"
 
+# ROOT/lib/qemu/channel/target/domain-NNNNN-<20 characters>/org.qemu.guest_agent.0 has to fit
+# into the 107 characters of a socket's path.
+_ROOT_LENGTH = 25
+
 # No virtlogd serves an embedded driver, and its guests belong to whoever runs it.
 _QEMU_CONF = """stdio_handler = "file"
 security_driver = "none"
@@ -36,6 +40,13 @@ def prepare(root: str) -> str:
 
     :raises kvmdriver.exception.HypervisorUnavailable: the directory cannot be made.
     """
+    if len(root) > _ROOT_LENGTH:
+        raise exception.ConfigurationError(
+            f"an embedded hypervisor's directory may have at most {_ROOT_LENGTH} characters",
+            field="kvm_storage.instances_path",
+            value=root,
+            remedy="choose a shorter path: sockets of guests are made below it (unix(7), sun_path)",
+        )
     path = os.path.join(root, "etc", "qemu.conf")
     try:
         os.makedirs(os.path.dirname(path), mode=0o711, exist_ok=True)

@@ -47,11 +47,14 @@ def set_memory(
                 value=current,
                 remedy="stop the instance and raise its maximum, or ask for less",
             )
+        if old.growth == "hotplug":
+            _check_modules(old, current)
         new = Memory.parse({**old.model_dump(), "current_mib": current, "maximum_mib": maximum})
         if maximum != old.maximum_mib:
             _change_maximum(context, domain, new, live)
         if new.growth == "hotplug":
-            _plug_modules(domain, old, new, live)
+            if current != old.current_mib:
+                domain.attach(dimm(current - old.current_mib), live=live, config=True)
         elif live:
             with context.events.expect(domain.uuid, "balloon-changed") as moved:
                 domain.set_memory(current, live=True, config=True)
@@ -85,17 +88,15 @@ def _change_maximum(context: Context, domain: Domain, new: Memory, live: bool) -
     domain.set_maximum_memory(new.maximum_mib)
 
 
-def _plug_modules(domain: Domain, old: Memory, new: Memory, live: bool) -> None:
-    grow = new.current_mib - old.current_mib
+def _check_modules(old: Memory, current_mib: int) -> None:
+    grow = current_mib - old.current_mib
     if grow < 0 or grow % DIMM_MIB:
         raise exception.InvalidRequest(
             f"memory grows in modules of {DIMM_MIB} MiB, and modules are not taken out",
             field="current_mib",
-            value=new.current_mib,
+            value=current_mib,
             remedy=f"ask for {old.current_mib} MiB plus a multiple of {DIMM_MIB}",
         )
-    if grow:
-        domain.attach(dimm(grow), live=live, config=True)
 
 
 def set_vcpus(

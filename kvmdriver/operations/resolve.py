@@ -129,18 +129,17 @@ def _check_vcpus(request: Instance, capabilities: DomainCapabilities) -> None:
 def _check_boot_images(context: Context, boot: Boot) -> None:
     for field, image in (("boot.kernel", boot.kernel), ("boot.initrd", boot.initrd)):
         if image is not None:
-            with_field(f"{field}.path", context.images.check, image, "file")
+            about_image(field, image, context.images.check, "file")
 
 
-def with_field(field: str, function: Callable[..., T], *args: Any) -> T:
-    """Call ``function``; its errors are about ``field`` of the request."""
+def about_image(field: str, image: Image, function: Callable[..., T], *args: Any) -> T:
+    """Call ``function`` with ``image``; its errors are about ``field`` of the request."""
     try:
-        return function(*args)
+        return function(image, *args)
     except exception.KVMDriverError as error:
-        own = error.field
-        if own in ("format", "checksum"):
-            field = f"{field.rpartition('.')[0]}.{own}"
-        error.field = field
+        if error.field not in ("format", "checksum"):
+            error.field = "path" if isinstance(image, FileImage) else "url"
+        error.field = f"{field}.{error.field}"
         raise
 
 
@@ -264,7 +263,7 @@ def _check_image(context: Context, disk: Disk, path: str | None, field: str) -> 
     image = disk.image
     assert image is not None  # noqa: S101 the caller has looked
     role = "cdrom" if disk.device == "cdrom" else "disk"
-    info = with_field(f"{field}.image.{_where(image)}", context.images.check, image, role)
+    info = about_image(f"{field}.image", image, context.images.check, role)
     if info is not None and disk.size_mib is not None and info.size_mib > disk.size_mib:
         raise too_small(info.size_mib, disk.size_mib, field)
     if disk.device == "cdrom":
@@ -279,10 +278,6 @@ def too_small(image_mib: int, size_mib: int, field: str) -> exception.InvalidReq
         value=size_mib,
         remedy=f"ask for at least {image_mib} MiB, or leave the size out",
     )
-
-
-def _where(image: Image) -> str:
-    return "path" if isinstance(image, FileImage) else "url"
 
 
 def space_needed(context: Context, disk: Disk) -> int:

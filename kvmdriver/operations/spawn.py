@@ -9,7 +9,7 @@ from kvmdriver.hypervisor.record import Owner, Record, Task
 from kvmdriver.model import Disk, Instance, InstanceView
 from kvmdriver.operations import destroy, view
 from kvmdriver.operations.context import Context
-from kvmdriver.operations.resolve import Resolved, resolve, too_small, with_field
+from kvmdriver.operations.resolve import Resolved, about_image, resolve, too_small
 from kvmdriver.operations.undo import undo_on_failure
 from kvmdriver.progress import Progress, ignore
 from kvmdriver.storage import backend, config_drive
@@ -76,7 +76,7 @@ def make_files(context: Context, instance: Instance, progress: Progress) -> None
         ("boot.initrd", instance.boot.initrd, layout.ramdisk),
     ):
         if image is not None:
-            cached = with_field(field, context.images.get, image, "file", progress)
+            cached = about_image(field, image, context.images.get, "file", progress)
             # QEMU's user becomes the owner of what a domain names, so each gets its own copy
             copy_file(cached.path, path, stage="copy kernel", progress=progress)
     for position, disk in enumerate(instance.disks):
@@ -89,12 +89,12 @@ def make_disk(context: Context, disk: Disk, field: str, progress: Progress) -> N
     """Make the file of one disk from its image, or blank."""
     if disk.device == "cdrom":
         if disk.image is not None:
-            with_field(f"{field}.image", context.images.get, disk.image, "cdrom", progress)
+            about_image(f"{field}.image", disk.image, context.images.get, "cdrom", progress)
         return
     assert disk.file is not None  # noqa: S101 the disk has been placed
     image = None
     if disk.image is not None:
-        image = with_field(f"{field}.image", context.images.get, disk.image, "disk", progress)
+        image = about_image(f"{field}.image", disk.image, context.images.get, "disk", progress)
         if disk.size_mib is not None and disk.size_mib < image.size_mib:
             raise too_small(image.size_mib, disk.size_mib, field)
     maker = backend.load(disk.format or context.conf.kvm_storage.disk_format, context.qemu_img)

@@ -12,6 +12,14 @@ from kvmdriver.progress import Progress, ignore
 
 _PERCENT = re.compile(rb"\((\d+(?:\.\d+)?)/100%\)")
 
+# glibc reserves 64 MiB of address space for each thread that allocates memory (mallopt(3)), which
+# would make any limit of address space a matter of luck.
+_ENVIRONMENT = {
+    "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+    "LC_ALL": "C",
+    "MALLOC_ARENA_MAX": "1",
+}
+
 # a damaged image gives thousands of lines
 _MESSAGE = 300
 
@@ -23,7 +31,7 @@ _NAMES = {"vhd": "vpc", "iso": "raw"}
 class QemuImg:
     """Runs qemu-img under limits of address space (MiB) and CPU time (s), see prlimit(1)."""
 
-    memory_mib: int = 1024
+    memory_mib: int = 4096
     cpu_seconds: int = 1800
 
     def create(
@@ -92,7 +100,7 @@ class QemuImg:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
-                env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"},
+                env=_ENVIRONMENT,
             )
         except FileNotFoundError as error:
             raise exception.StorageError(

@@ -90,7 +90,7 @@ class CommandLineTest(FunctionalTest):
         rows = json.loads(self.run_text("os", "list", "ubuntu18", "-f", "json"))
         self.assertIn("ubuntu18.04", [row["ID"] for row in rows])
         self.assertIn('"ubuntu18.04"', self.run_text("os", "list", "ubuntu18.04", "-f", "csv"))
-        self.assertIn("- ID: ubuntu18.04", self.run_text("os", "list", "ubuntu18.04", "-f", "yaml"))
+        self.assertIn("ID: ubuntu18.04", self.run_text("os", "list", "ubuntu18.04", "-f", "yaml"))
         self.assertIn("| ubuntu18.04", self.run_text("os", "list", "ubuntu18.04"))
         self.assertEqual("QEMU", self.run_json("host", "show")["hypervisor"])
         self.assertIn("server", self.run_text("complete"))

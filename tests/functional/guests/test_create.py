@@ -9,8 +9,6 @@ from tests.functional.base import FunctionalTest, guest_file, public_key, run
 
 class CreateTest(FunctionalTest):
     def test_everything_at_once(self) -> None:
-        with open(guest_file("id_ed25519.pub")) as key:
-            self.assertIn("ssh-ed25519", key.read())
         view = self.create(
             os_variant="debian11",
             memory={"current_mib": 192, "maximum_mib": 256},
@@ -61,7 +59,8 @@ class CreateTest(FunctionalTest):
         self.assertEqual("second", guest.run("cat /sys/block/vdb/serial"))
         self.assertEqual({"52:54:00:aa:bb:01", "52:54:00:aa:bb:02"}, guest.macs())
         guest.run("grep -q virtio /sys/class/misc/hw_random/rng_available")
-        guest.run("ls /dev/watchdog")
+        # Intel's 6300ESB by its PCI id: the cloud kernel has no driver to show more
+        guest.run("grep -q 0x25ab /sys/bus/pci/devices/*/device")
 
     def test_uefi(self) -> None:
         view = self.create(

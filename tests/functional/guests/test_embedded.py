@@ -2,14 +2,22 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 
 from tests import namespace
 from tests.functional.base import FunctionalTest, guest_file
 
 
 class EmbeddedTest(FunctionalTest):
+    def setUp(self) -> None:
+        super().setUp()
+        self.root = tempfile.mkdtemp(prefix="kd", dir="/tmp")
+        os.chmod(self.root, 0o755)
+        self.addCleanup(shutil.rmtree, self.root, ignore_errors=True)
+
     def command(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
             [os.path.join(os.path.dirname(sys.executable), "kvmdriver"), *arguments],
@@ -19,7 +27,7 @@ class EmbeddedTest(FunctionalTest):
             env={
                 **os.environ,
                 "OS_KVM__VIRT_TYPE": "qemu",
-                "OS_KVM__URI": f"qemu:///embed?root={self.state}/embed",
+                "OS_KVM__URI": f"qemu:///embed?root={self.root}",
                 "OS_KVM_STORAGE__INSTANCES_PATH": os.path.join(self.state, "embedded"),
             },
         )

@@ -68,7 +68,7 @@ class RefusalsTest(FunctionalTest):
         self.assertEqual("disks.0.bus", error.field)
 
     def test_images(self) -> None:
-        small = self.image("small.qcow2", "-f", "qcow2")["path"]
+        small = self.image("small.qcow2")["path"]
         run("qemu-img", "create", "-q", "-f", "qcow2", small, "64M")
         missing = self.image("missing")
         with open(guest_file("guest.qcow2"), "rb") as whole:

@@ -1,0 +1,119 @@
+"""The agent on a real RabbitMQ: calls, notifications, a broker that goes and comes back."""
+
+import threading
+import time
+
+import oslo_messaging as messaging
+
+from kvmdriver import exception, model
+from tests import namespace
+from tests.functional.base import kvmdriver_json
+from tests.functional.faults.agent import AgentTest
+
+
+class Watcher:
+    """Listens to notifications and keeps their types and payloads."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[str, dict]] = []
+
+    def info(self, _ctxt, _publisher, event_type, payload, _metadata):  # type: ignore[no-untyped-def]
+        self.seen.append((event_type, payload))
+
+    error = info
+
+    def types(self) -> list[str]:
+        return [event_type for event_type, _payload in self.seen]
+
+
+class BusTest(AgentTest):
+    def watch(self) -> Watcher:
+        watcher = Watcher()
+        transport = messaging.get_notification_transport(self.conf, url=self.rabbit.url)
+        listener = messaging.get_notification_listener(
+            transport,
+            [messaging.Target(topic="kvmdriver_notifications")],
+            [watcher],
+            executor="threading",
+        )
+        listener.start()
+        self.addCleanup(transport.cleanup)
+        self.addCleanup(listener.wait)
+        self.addCleanup(listener.stop)
+        return watcher
+
+    def test_an_instance_through_the_broker_while_another_watches(self) -> None:
+        watcher = self.watch()
+        view = self.remote_create()
+        guest = self.wait_for_ssh(view.name)
+        guest.run("echo kept > /root/file; sync")
+        self.remote.suspend_instance(view.name)
+        self.remote.resume_instance(view.name)
+        self.assertEqual("kept", guest.run("cat /root/file"))
+        with self.assertRaises(exception.NetworkNotFound) as caught:
+            self.remote.attach_interface(view.name, model.Nic(source="nowhere"))
+        self.assertEqual("nic.source", caught.exception.field)
+        self.remote.terminate_instance(view.name)
+        expected = [
+            "instance.create.start", "instance.create.end", "instance.suspend.start",
+            "instance.suspend.end", "instance.resume.start", "instance.resume.end",
+            "instance.attach_interface.start", "instance.attach_interface.error",
+            "instance.delete.start", "instance.delete.end",
+        ]  # fmt: skip
+        namespace.wait_for(lambda: "instance.delete.end" in watcher.types(), 20)
+        commands = [t for t in watcher.types() if t.rpartition(".")[2] in ("start", "end", "error")]
+        self.assertEqual(expected, commands)
+        self.assertIn("instance.lifecycle.started", watcher.types())
+        self.assertIn("instance.create.progress", watcher.types())
+        errors = [p["error"] for t, p in watcher.seen if t.endswith(".error")]
+        self.assertEqual("network_not_found", errors[0]["code"])
+
+    def test_the_command_line_with_a_transport(self) -> None:
+        view = self.remote_create(nics=[], config_drive=None)
+        rows = kvmdriver_json(
+            "--config-file", self.service._command[2], "server", "list", state=self.state
+        )
+        self.assertEqual([view.name], [row["Name"] for row in rows])
+
+    def test_a_broker_that_is_restarted(self) -> None:
+        view = self.remote_create()
+        guest = self.wait_for_ssh(view.name)
+        self.rabbit.kill()
+        outcome: list[object] = []
+
+        def reboot() -> None:
+            try:
+                self.remote.reboot_instance(view.name, hard=True)
+                outcome.append("rebooted")
+            except exception.KVMDriverError as error:
+                outcome.append(error)
+
+        caller = threading.Thread(target=reboot)
+        caller.start()
+        time.sleep(3)
+        self.assertTrue(guest.answers(), "guests do not care for brokers")
+        self.rabbit.start()
+        caller.join(120)
+        self.assertEqual(["rebooted"], outcome)
+        self.wait_for_console(view.name, "GUEST: up", 2)
+        time.sleep(3)
+        booted = self.api.get_console_output(view.name).count("GUEST: up")
+        self.assertEqual(2, booted, "rebooted more than once")
+
+    def test_a_dead_agent_is_noticed_in_seconds(self) -> None:
+        self.service.kill()
+        start = time.monotonic()
+        with self.assertRaises(exception.AgentUnreachable) as caught:
+            self.remote.list_instances()
+        self.assertLess(time.monotonic() - start, 30)
+        self.assertEqual("host", caught.exception.field)
+        self.restart_agent()
+
+    def test_stops_when_told(self) -> None:
+        view = self.remote_create(nics=[], config_drive=None)
+        self.assertEqual(0, self.service.stop())
+        self.assertEqual("running", self.api.get_instance(view.name).status)
+        self.restart_agent()
+        self.assertEqual("running", self.remote.get_instance(view.name).status)
+
+
