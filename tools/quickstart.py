@@ -77,7 +77,7 @@ def uptime(compute: ComputeAPI) -> str:
 
 
 def main(guest: str) -> None:
-    state = tempfile.mkdtemp(prefix="kvmdrv-", dir="/tmp")
+    state = tempfile.mkdtemp(prefix="kd-", dir="/tmp")
     os.chmod(state, 0o755)
     conf = options.register_opts(cfg.ConfigOpts())
     conf([], project="kvmdriver", default_config_files=[])

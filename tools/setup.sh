@@ -55,9 +55,9 @@ install_python() { # requirements files
     step "installing Python packages into .venv"
     [ -x "$venv/bin/python" ] || /usr/bin/python3 -m venv --system-site-packages "$venv"
     for file in "$@"; do arguments+=(-r "$file"); done
-    "$venv/bin/pip" install -q --disable-pip-version-check "${arguments[@]}" pbr setuptools wheel
+    "$venv/bin/pip" install -qq --disable-pip-version-check "${arguments[@]}" pbr setuptools wheel
     # without isolation: what the build needs is there already
-    "$venv/bin/pip" install -q --disable-pip-version-check --no-deps --no-build-isolation -e "$top"
+    "$venv/bin/pip" install -qq --disable-pip-version-check --no-deps --no-build-isolation -e "$top"
     echo "$stamp" >"$venv/stamp"
 }
 
