@@ -121,6 +121,7 @@ class ImageUnacceptable(KVMDriverError):
     """The image's content is damaged, dangerous, or not what was declared."""
 
     code = "image_unacceptable"
+    default_remedy = "use another image"
 
 
 class NetworkNotFound(KVMDriverError):

@@ -29,17 +29,21 @@ def say(text: str) -> None:
     print(f"\033[1m[{time.monotonic() - _start:5.1f} s] {text}\033[0m", flush=True)
 
 
-def follow_console(compute: ComputeAPI, until: str, count: int = 1) -> None:
-    """Show the serial console as it grows, until ``until`` has come ``count`` times."""
-    shown = 0
+def follow_console(compute: ComputeAPI, until: str, shown: int = 0) -> int:
+    """Show the serial console as it grows from character ``shown`` on, until ``until`` comes.
+
+    :returns: how much of it has been shown.
+    """
     deadline = time.monotonic() + BOOT_SECONDS
     while True:
         output = compute.get_console_output(NAME)
-        sys.stdout.write("".join(f"    | {line}\n" for line in output[shown:].splitlines()))
+        lines = [line for line in output[shown:].splitlines() if line.strip()]
+        sys.stdout.write("".join(f"    | {line}\n" for line in lines))
         sys.stdout.flush()
+        found = until in output[shown:]
         shown = len(output)
-        if output.count(until) >= count:
-            return
+        if found:
+            return shown
         if time.monotonic() > deadline:
             sys.exit(f"the guest did not say {until!r} within {BOOT_SECONDS} s")
         time.sleep(0.5)
@@ -118,7 +122,7 @@ def show(compute: ComputeAPI, guest: str) -> None:
         view = compute.build_and_run_instance(request, on_progress=bar)
     print(f"    {view.name} is {view.status}, {view.uuid}")
     say("its serial console")
-    follow_console(compute, "GUEST: up")
+    shown = follow_console(compute, "GUEST: up")
     before = uptime(compute)
     say(f"it answers: up for {before} s. RPC suspend_instance, resume_instance")
     compute.suspend_instance(NAME)
@@ -127,7 +131,7 @@ def show(compute: ComputeAPI, guest: str) -> None:
     print(f"    {compute.get_instance(NAME).status}: up for {uptime(compute)} s, it has gone on")
     say("RPC reboot_instance")
     compute.reboot_instance(NAME, timeout=60)
-    follow_console(compute, "GUEST: up", 2)
+    follow_console(compute, "GUEST: up", shown)
     say("RPC list_instances")
     for row in compute.list_instances():
         print(f"    {'Name':12} {'Status':9} {'Memory MiB':>10} {'vCPUs':>5}  UUID")

@@ -10,8 +10,10 @@ _MODULES = (hypervisor, agent, storage, cpu, console)
 def register_opts(conf: cfg.ConfigOpts) -> cfg.ConfigOpts:
     """Make every option of the driver known to ``conf``, and return it."""
     for module in _MODULES:
-        conf.register_group(module.GROUP)
-        conf.register_opts(module.OPTS, group=module.GROUP)
+        # a group of its own for each conf: a shared one would also share what is overridden
+        group = cfg.OptGroup(module.GROUP.name, module.GROUP.title, module.GROUP.help)
+        conf.register_group(group)
+        conf.register_opts(module.OPTS, group=group)
     return conf
 
 

@@ -1,6 +1,7 @@
 """What an instance finds on its config drive (OpenStack metadata format, volume ``config-2``)."""
 
 import ipaddress
+import re
 from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
@@ -39,6 +40,12 @@ def _ip(value: str) -> str:
         return str(ipaddress.ip_address(value))
     except ValueError:
         raise ValueError("must be an IP address, e.g. 192.0.2.1") from None
+
+
+def hostname_from(name: str) -> str:
+    """A host name (RFC 1123) as near to an instance's name as possible."""
+    labels = re.sub(r"[^A-Za-z0-9.-]", "-", name).split(".")
+    return ".".join(filter(None, (label.strip("-") for label in labels)))
 
 
 class StaticAddress(Model):

@@ -7,6 +7,7 @@ from kvmdriver.definition.build import domain_xml
 from kvmdriver.hypervisor.domain import Domain
 from kvmdriver.hypervisor.record import Owner, Record, Task
 from kvmdriver.model import Consoles, Disk, Instance, InstanceView
+from kvmdriver.model.config_drive import hostname_from
 from kvmdriver.model.layout import mac_address
 from kvmdriver.operations import destroy, view
 from kvmdriver.operations.context import Context, require_status
@@ -104,7 +105,9 @@ def _copy_of(
     )
     drive = instance.config_drive
     if drive is not None:
-        drive = drive.changed(hostname=name if drive.hostname else None, addresses=())
+        drive = drive.changed(
+            hostname=hostname_from(name) if drive.hostname else None, addresses=()
+        )
     password = source.xml(inactive=True, secure=True).find("devices/graphics[@passwd]")
     consoles = instance.consoles
     if password is not None:

@@ -13,6 +13,7 @@ import pycdlib
 
 from kvmdriver import exception
 from kvmdriver.model import Instance
+from kvmdriver.model.config_drive import hostname_from
 from kvmdriver.storage.copy import remove_file, write_error
 
 VOLUME = "config-2"
@@ -23,7 +24,7 @@ def content(instance: Instance) -> dict[str, bytes]:
     drive = instance.config_drive
     if drive is None:
         return {}
-    hostname = drive.hostname or instance.name.replace("_", "-").replace("+", "-")
+    hostname = drive.hostname or hostname_from(instance.name)
     metadata: dict[str, Any] = {
         "uuid": instance.uuid,
         "name": instance.name,

@@ -61,7 +61,9 @@ class BusTest(AgentTest):
             "instance.delete.start", "instance.delete.end",
         ]  # fmt: skip
         namespace.wait_for(lambda: "instance.delete.end" in watcher.types(), 20)
-        commands = [t for t in watcher.types() if t.rpartition(".")[2] in ("start", "end", "error")]
+        commands = [
+            t for t in watcher.types() if t.rpartition(".")[2] in ("start", "end", "error")
+        ]
         self.assertEqual(expected, commands)
         self.assertIn("instance.lifecycle.started", watcher.types())
         self.assertIn("instance.create.progress", watcher.types())
@@ -115,5 +117,3 @@ class BusTest(AgentTest):
         self.assertEqual("running", self.api.get_instance(view.name).status)
         self.restart_agent()
         self.assertEqual("running", self.remote.get_instance(view.name).status)
-
-

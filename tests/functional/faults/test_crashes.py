@@ -48,9 +48,7 @@ class KilledAgentTest(AgentTest):
     def test_while_it_creates(self) -> None:
         other = self.remote_create(nics=[], config_drive=None)
         self.wait_for_console(other.name, "GUEST: up")
-        request = self.request(
-            disks=[{"image": self.big_image()}], nics=[], config_drive=None
-        )
+        request = self.request(disks=[{"image": self.big_image()}], nics=[], config_drive=None)
         self.made.add(request.uuid)
         parts = f"{self.instances}/_base"
         self.kill_during(
@@ -246,7 +244,9 @@ class KilledHypervisorTest(FunctionalTest):
             ]
         )
         guest = self.wait_for_ssh(view.name)
-        guest.run("(dd if=/dev/zero of=/dev/vdb bs=1M count=200; sync; touch /run/done) >/dev/null 2>&1 &")
+        guest.run(
+            "(dd if=/dev/zero of=/dev/vdb bs=1M count=200; sync; touch /run/done) >/dev/null 2>&1 &"
+        )
         self.wait_for_status(view.name, "blocked")
         self.refused(exception.InvalidState, self.api.suspend_instance, view.name)
         subprocess.run(["mount", "-o", "remount,size=600m", mount], check=True)

@@ -82,7 +82,9 @@ class CommandLineTest(FunctionalTest):
             for word in words:
                 self.assertIn(word, done.stderr)
             self.assertNotIn("Traceback", done.stderr)
-        done = kvmdriver("server", "create", "x", "--memory", "lots", state=self.state, check=False)
+        done = kvmdriver(
+            "server", "create", "x", "--memory", "lots", state=self.state, check=False
+        )
         self.assertEqual(2, done.returncode)
         self.assertIn("memory size", done.stderr)
 

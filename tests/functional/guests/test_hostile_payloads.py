@@ -29,8 +29,9 @@ RUBBISH = st.recursive(
     | st.floats(allow_nan=False, allow_infinity=False)
     | st.text(max_size=40)
     | st.sampled_from(["../../etc/passwd", "<domain/>", "&xxe;", "$(reboot)", "a\0b", "x" * 5000]),
-    lambda inner: st.lists(inner, max_size=4)
-    | st.dictionaries(st.text(max_size=10), inner, max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=10), inner, max_size=4)
+    ),
     max_leaves=8,
 )
 
@@ -118,7 +119,9 @@ class HostilePayloadsTest(FunctionalTest):
 
         @seed(20261122)
         @settings(max_examples=1000, **common)
-        @given(st.sampled_from(METHODS), st.dictionaries(st.text(max_size=12), RUBBISH, max_size=4))
+        @given(
+            st.sampled_from(METHODS), st.dictionaries(st.text(max_size=12), RUBBISH, max_size=4)
+        )
         def random_payloads(method: str, payload: dict[str, Any]) -> None:
             # these two are oslo.messaging's own argument names and never leave the client
             payload = {k: v for k, v in payload.items() if k not in ("ctxt", "method")}

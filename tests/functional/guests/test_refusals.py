@@ -121,7 +121,8 @@ class RefusalsTest(FunctionalTest):
         )
         self.assertEqual("boot.kernel.path", error.field)
         error = self.create_refused(
-            exception.InvalidRequest, disks=[{"size_mib": 5, "file": {"path": small, "format": "raw"}}]
+            exception.InvalidRequest,
+            disks=[{"size_mib": 5, "file": {"path": small, "format": "raw"}}],
         )
         self.assertEqual("disks.0.file", error.field)
 
@@ -185,14 +186,10 @@ class RefusalsTest(FunctionalTest):
         again = self.api.build_and_run_instance(request, start=False)
         self.assertEqual(first, again)
         same_uuid = request.changed(name=self.name("-other"))
-        error = self.refused(
-            exception.InstanceExists, self.api.build_and_run_instance, same_uuid
-        )
+        error = self.refused(exception.InstanceExists, self.api.build_and_run_instance, same_uuid)
         self.assertEqual("uuid", error.field)
         same_name = self.request(name=request.name, nics=[])
-        error = self.refused(
-            exception.InstanceExists, self.api.build_and_run_instance, same_name
-        )
+        error = self.refused(exception.InstanceExists, self.api.build_and_run_instance, same_name)
         self.assertEqual("name", error.field)
         self.assertEqual(1, len(self.api.list_instances()))
 
@@ -240,7 +237,9 @@ class FullDiskTest(FunctionalTest):
         # refused before anything is written: the image alone is larger than what is free
         error = self.create_refused(
             exception.InsufficientResources,
-            disks=[{"image": {"type": "file", "path": guest_file("guest.qcow2")}, "format": "raw"}],
+            disks=[
+                {"image": {"type": "file", "path": guest_file("guest.qcow2")}, "format": "raw"}
+            ],
         )
         self.assertEqual("kvm_storage.instances_path", error.field)
         # not to be foreseen: a small file that unfolds to more than there is
@@ -280,9 +279,7 @@ class BrokenQemuTest(FunctionalTest):
 
     def test_nothing_is_left_of_an_instance_that_cannot_start(self) -> None:
         # the port of a VNC server on an address that this host does not have
-        self.agent._server.driver._context.conf.set_override(
-            "listen", "192.0.2.77", "kvm_console"
-        )
+        self.agent._server.driver._context.conf.set_override("listen", "192.0.2.77", "kvm_console")
         request = self.request()
         self.made.add(request.uuid)
         self.refused(exception.HypervisorError, self.api.build_and_run_instance, request)

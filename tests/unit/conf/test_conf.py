@@ -22,6 +22,11 @@ class ConfTest(unittest.TestCase):
         options([], project="kvmdriver", default_config_files=[])
         self.assertEqual("127.0.0.1", options.kvm_console.listen)
 
+    def test_what_one_overrides_is_not_overridden_for_others(self) -> None:
+        first, second = (conf.register_opts(cfg.ConfigOpts()) for _ in range(2))
+        first.set_override("virt_type", "qemu", "kvm")
+        self.assertEqual("kvm", second.kvm.virt_type)
+
     def test_the_sample_is_up_to_date(self) -> None:
         sample = TOP / "etc/kvmdriver/kvmdriver.conf.sample"
         with tempfile.TemporaryDirectory() as directory:

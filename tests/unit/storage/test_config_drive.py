@@ -4,6 +4,7 @@ import tempfile
 import unittest
 
 from kvmdriver.model import Instance
+from kvmdriver.model.config_drive import hostname_from
 from kvmdriver.storage import config_drive
 
 INSTANCE = Instance.parse(
@@ -37,6 +38,10 @@ class ConfigDriveTest(unittest.TestCase):
         static = network["networks"][1]
         self.assertEqual(("192.0.2.5", "255.255.255.0"), (static["ip_address"], static["netmask"]))
         self.assertEqual([{"type": "dns", "address": "192.0.2.2"}], network["services"])
+
+    def test_hostnames(self) -> None:
+        for name, hostname in (("web_1", "web-1"), ("a+", "a"), ("x..y", "x.y"), ("0", "0")):
+            self.assertEqual(hostname, hostname_from(name))
 
     def test_image_can_be_read_back(self) -> None:
         with tempfile.TemporaryDirectory() as directory:
