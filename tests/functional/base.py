@@ -12,17 +12,13 @@ import unittest
 import uuid
 from typing import Any
 
+import libvirt
 from oslo_config import cfg
-from oslo_service import backend
 
-backend.init_backend(backend.BackendType.THREADING)
-
-import libvirt  # noqa: E402
-
-from kvmdriver import conf as options  # noqa: E402
-from kvmdriver import exception, model  # noqa: E402
-from kvmdriver.agent.local import LocalAgent  # noqa: E402
-from tests import namespace  # noqa: E402
+from kvmdriver import conf as options
+from kvmdriver import exception, model
+from kvmdriver.agent.local import LocalAgent
+from tests import namespace
 
 GUEST = os.environ.get("KVMDRIVER_GUEST", "/var/tmp/kvmdriver-guest")
 BOOT_SECONDS = 90

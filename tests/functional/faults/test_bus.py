@@ -22,8 +22,9 @@ class Watcher:
 
     error = info
 
-    def types(self) -> list[str]:
-        return [event_type for event_type, _payload in self.seen]
+    def types(self, *instances: str) -> list[str]:
+        """Types of what was told of an instance, which goes by its name and by its UUID."""
+        return [kind for kind, payload in self.seen if payload["instance"] in instances]
 
 
 class BusTest(AgentTest):
