@@ -96,7 +96,7 @@ def _start_services(state: str) -> None:
     network = f"{state}/network.xml"
     _write(
         network,
-        "<network><name>default</name><forward mode='nat'/><bridge name='virbr0' delay='0'/>"
+        "<network><name>default</name><forward mode='nat'/><bridge name='virbr0' stp='off' delay='0'/>"
         "<ip address='192.168.122.1' netmask='255.255.255.0'><dhcp>"
         "<range start='192.168.122.2' end='192.168.122.254'/></dhcp></ip></network>",
     )

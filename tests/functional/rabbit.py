@@ -12,15 +12,16 @@ from tests import namespace
 class Rabbit:
     """A broker that can be stopped and started again with what it had."""
 
-    def __init__(self, port: int = 35672):
-        self.port = port
+    def __init__(self) -> None:
+        # a range of its own for each worker process of the tests
+        self.port = port = 20000 + os.getpid() % 5000 * 3
         self.directory = tempfile.mkdtemp(prefix="kvmdriver-rabbit", dir="/var/tmp")
         shutil.chown(self.directory, "rabbitmq", "rabbitmq")
         self._process: subprocess.Popen[bytes] | None = None
         self._environment = {
             **os.environ,
             "HOME": self.directory,
-            "RABBITMQ_NODENAME": "kvmdriver@localhost",
+            "RABBITMQ_NODENAME": f"kvmdriver{port}@localhost",
             "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
             "RABBITMQ_NODE_PORT": str(port),
             "RABBITMQ_DIST_PORT": str(port + 1),

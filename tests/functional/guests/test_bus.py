@@ -8,7 +8,7 @@ import oslo_messaging as messaging
 from kvmdriver import exception, model
 from tests import namespace
 from tests.functional.base import kvmdriver_json
-from tests.functional.faults.agent import AgentTest
+from tests.functional.guests.service import AgentTest
 
 
 class Watcher:
