@@ -1,1 +1,1 @@
-"""kvmdriver: virtual machines on KVM/QEMU through libvirt, for OpenStack Nova and for a host without it."""
+"""kvmdriver: virtual machines on KVM/QEMU through libvirt."""

@@ -42,7 +42,7 @@ def attach_disk(
     with context.exclusively(name_or_uuid) as (domain, record):
         instance = record.instance
         if request_id is not None and request_id in record.requests:
-            return _disk_view(instance.disks[-1])
+            return _disk_view(_attached_before(instance, disk))
         status = require_status(domain, "attach", *_CHANGEABLE, remedies=_RESUME)
         live = status in ("running", "paused", "blocked")
         placed = _place(context, instance, disk, live)
@@ -60,6 +60,12 @@ def attach_disk(
             domain.attach(disk_element(placed), live=live, config=True)
         context.hypervisor.save(domain, grown.with_request(request_id))
         return _disk_view(placed)
+
+
+def _attached_before(instance: Instance, disk: Disk) -> Disk:
+    """The disk that the same request has made: the latest that is like it."""
+    alike = [d for d in instance.disks if (d.image, d.size_mib) == (disk.image, disk.size_mib)]
+    return (alike or list(instance.disks))[-1]
 
 
 def _place(context: Context, instance: Instance, disk: Disk, live: bool) -> Disk:

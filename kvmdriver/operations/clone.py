@@ -10,7 +10,7 @@ from kvmdriver.model import Consoles, Disk, Instance, InstanceView
 from kvmdriver.model.config_drive import hostname_from
 from kvmdriver.model.layout import mac_address
 from kvmdriver.operations import destroy, view
-from kvmdriver.operations.context import Context, require_status
+from kvmdriver.operations.context import Context, require_idle, require_status
 from kvmdriver.operations.undo import undo_on_failure
 from kvmdriver.progress import Progress, ignore
 from kvmdriver.storage import config_drive
@@ -47,7 +47,7 @@ def clone(
     digest = f"clone of {source.uuid} as {name}"
     with context.locks.hold(source.uuid, uuid):
         source, record = context.find(source.uuid)
-        _check_busy(source, record)
+        require_idle(source, record)
         existing = context.hypervisor.find(uuid) or context.hypervisor.find(name)
         if existing is not None:
             found = context.hypervisor.record(existing.uuid)
@@ -78,13 +78,6 @@ def clone(
             _copy_files(context, record.instance, instance, progress)
             context.hypervisor.save(domain, building.changed(task=None).with_request(request_id))
     return view.show(context, uuid)
-
-
-def _check_busy(domain: Domain, record: Record) -> None:
-    if record.task is not None:
-        raise exception.InstanceBusy(
-            f"the instance is being changed ({record.task.name})", instance=domain.name
-        )
 
 
 def _copy_of(

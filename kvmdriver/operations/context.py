@@ -68,11 +68,7 @@ class Context:
         uuid = self.find(name_or_uuid)[0].uuid
         with self.locks.hold(uuid):
             domain, record = self.find(uuid)
-            task = record.task
-            if task is not None and task.owner != Owner.current() and task.owner.is_alive():
-                raise exception.InstanceBusy(
-                    f"process {task.owner.pid} is busy with {task.name}", instance=domain.name
-                )
+            require_idle(domain, record)
             yield domain, record
 
     @contextlib.contextmanager
@@ -93,6 +89,18 @@ class Context:
             with contextlib.suppress(exception.KVMDriverError):
                 self.hypervisor.save(domain, record.changed(task=None))
             raise
+
+
+def require_idle(domain: Domain, record: Record) -> None:
+    """Our own lock is held; another process may be at work all the same.
+
+    :raises kvmdriver.exception.InstanceBusy: it is, and it lives.
+    """
+    task = record.task
+    if task is not None and task.owner != Owner.current() and task.owner.is_alive():
+        raise exception.InstanceBusy(
+            f"process {task.owner.pid} is busy with {task.name}", instance=domain.name
+        )
 
 
 def require_status(

@@ -3,7 +3,7 @@
 from kvmdriver import exception
 from kvmdriver.hypervisor.domain import Domain
 from kvmdriver.hypervisor.record import Owner, Record, Task
-from kvmdriver.operations.context import Context
+from kvmdriver.operations.context import Context, require_idle
 
 
 def terminate(context: Context, name_or_uuid: str, *, keep_disks: bool = False) -> tuple[str, ...]:
@@ -23,11 +23,7 @@ def terminate(context: Context, name_or_uuid: str, *, keep_disks: bool = False) 
             domain, record = context.find(domain.uuid)
         except exception.InstanceNotFound:
             return ()
-        task = record.task
-        if task is not None and task.owner != Owner.current() and task.owner.is_alive():
-            raise exception.InstanceBusy(
-                f"process {task.owner.pid} is busy with {task.name}", instance=domain.name
-            )
+        require_idle(domain, record)
         kept = _disk_paths(record) if keep_disks else ()
         deleting = Task(name="delete", owner=Owner.current(), files=kept)
         context.hypervisor.save(domain, record.changed(task=deleting))

@@ -8,7 +8,7 @@ from kvmdriver.hypervisor.domain import Domain
 from kvmdriver.hypervisor.record import Owner, Record, Task
 from kvmdriver.model import Disk, Instance, InstanceView
 from kvmdriver.operations import destroy, view
-from kvmdriver.operations.context import Context
+from kvmdriver.operations.context import Context, require_idle
 from kvmdriver.operations.resolve import Resolved, about_image, resolve, too_small
 from kvmdriver.operations.undo import undo_on_failure
 from kvmdriver.progress import Progress, ignore
@@ -117,11 +117,7 @@ def _clear_leftover(context: Context, domain: Domain) -> bool:
     record = context.hypervisor.record(domain.uuid)
     if record is None or record.task is None or record.task.name not in ("create", "delete"):
         return False
-    if record.task.owner.is_alive():
-        raise exception.InstanceBusy(
-            f"process {record.task.owner.pid} is busy with {record.task.name}",
-            instance=domain.name,
-        )
+    require_idle(domain, record)
     destroy.remove(context, domain, record)
     return True
 
