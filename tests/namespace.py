@@ -86,6 +86,8 @@ def _prepare(state: str) -> None:
     if os.path.exists("/dev/kvm"):
         _mount("--bind", "/dev/null", "/dev/kvm")
     os.makedirs(f"{state}/lib/qemu", mode=0o755, exist_ok=True)
+    # the old one shows the network of those who mounted it
+    _mount("-t", "sysfs", "sysfs", "/sys")
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
     _write("/proc/sys/net/ipv4/ip_forward", "1")
 

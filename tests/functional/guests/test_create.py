@@ -74,6 +74,15 @@ class CreateTest(FunctionalTest):
         self.assertNotIn("SYSLINUX", output)
         self.assertTrue(os.path.exists(f"{self.instances}/{view.uuid}/nvram.fd"))
 
+    def test_secure_boot(self) -> None:
+        view = self.create(
+            boot={"firmware": "uefi", "secure_boot": True},
+            memory={"current_mib": 1024},
+            consoles={"graphics": "none"},
+        )
+        guest = self.wait_for_ssh(view.name)
+        self.assertIn("Secure boot enabled", guest.run("dmesg | grep -i 'secure boot'"))
+
     def test_kernel_and_initrd(self) -> None:
         view = self.create(
             boot={

@@ -1,6 +1,7 @@
 """Changes of a running guest, seen from inside."""
 
 import os
+import time
 
 from kvmdriver import exception, model
 from tests import namespace
@@ -85,6 +86,14 @@ class DevicesTest(FunctionalTest):
         self.assertEqual("vdc", again.name)
         names = [disk.name for disk in self.api.get_instance(view.name).disks]
         self.assertEqual(["vda", "vdc"], [name for name in names if name.startswith("vd")])
+        limits = model.IoLimits(total_bytes_sec=1 << 20)
+        slow = self.api.attach_volume(view.name, model.Disk(size_mib=16, limits=limits))
+        namespace.wait_for(lambda: 16 in guest.disks_mib().values(), 20)
+        start = time.monotonic()
+        name = next(n for n, size in guest.disks_mib().items() if size == 16)
+        guest.run(f"dd if=/dev/zero of=/dev/{name} bs=64k count=64 conv=fsync 2>/dev/null")
+        self.assertGreater(time.monotonic() - start, 2, "4 MiB at 1 MiB a second")
+        self.api.detach_volume(view.name, slow.name, delete=True)
         # what was plugged in is there after a cold start
         self.api.reboot_instance(view.name, hard=True)
         guest = self.wait_for_ssh(view.name)
