@@ -84,7 +84,11 @@ def _prepare(state: str) -> None:
     os.makedirs("/var/cache/libvirt", exist_ok=True)
     _mount("--bind", CACHE, "/var/cache/libvirt")
     if os.path.exists("/dev/kvm"):
-        _mount("--bind", "/dev/null", "/dev/kvm")
+        # A file that QEMU's user may not open: were it accessible and useless, libvirt would find
+        # its cached capabilities outdated and ask QEMU again, for every device of every domain.
+        _write(f"{state}/kvm", "")
+        os.chmod(f"{state}/kvm", 0o600)
+        _mount("--bind", f"{state}/kvm", "/dev/kvm")
     os.makedirs(f"{state}/lib/qemu", mode=0o755, exist_ok=True)
     # the old one shows the network of those who mounted it
     _mount("-t", "sysfs", "sysfs", "/sys")
