@@ -29,6 +29,7 @@ max_clients = 200
 
 QEMU_CONF = """security_driver = "none"
 cgroup_controllers = []
+namespaces = []
 """
 
 
