@@ -64,6 +64,8 @@ class Record(Model):
     """All that is kept in the metadata of one domain."""
 
     instance: Instance
+    root: str
+    """The directory of instances below which its files are."""
     digest: str | None = None
     task: Task | None = None
     requests: tuple[str, ...] = Field((), description="finished requests, oldest first")
@@ -90,6 +92,7 @@ class Record(Model):
             child.text = text
 
         add("spec", self.instance.record_json())
+        add("root", self.root)
         add("digest", self.digest)
         if self.task is not None:
             add("task", self.task.model_dump_json(exclude_none=True))
@@ -113,6 +116,7 @@ class Record(Model):
         task = text("task")
         data: dict[str, Any] = {
             "instance": Instance.model_validate_json(spec),
+            "root": text("root"),
             "digest": text("digest"),
             "task": Task.model_validate_json(task) if task else None,
             "requests": tuple(

@@ -50,7 +50,7 @@ def clone(
         require_idle(source, record)
         existing = context.hypervisor.find(uuid) or context.hypervisor.find(name)
         if existing is not None:
-            found = context.hypervisor.record(existing.uuid)
+            found = context.record(existing.uuid)
             if existing.uuid == uuid and found is not None and found.digest == digest:
                 return view.show(context, uuid)
             raise exception.InstanceExists(
@@ -64,6 +64,7 @@ def clone(
         context.store.require(_size_mib(record.instance))
         building = Record(
             instance=instance,
+            root=context.store.root,
             digest=digest,
             task=Task(name="create", owner=Owner.current(), request_id=request_id),
         )

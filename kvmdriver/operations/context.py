@@ -46,6 +46,14 @@ class Context:
             spare_pcie_ports=self.conf.kvm.spare_pcie_ports,
         )
 
+    def record(self, uuid: str) -> Record | None:
+        """The record of a domain that is ours: made by kvmdriver, with its files in our directory.
+
+        Drivers with different directories can share a libvirtd; each leaves the others' alone.
+        """
+        record = self.hypervisor.record(uuid)
+        return record if record is not None and record.root == self.store.root else None
+
     def find(self, name_or_uuid: str) -> tuple[Domain, Record]:
         """An instance of ours and its record.
 
@@ -53,12 +61,13 @@ class Context:
             domain belongs to somebody else, whom we never touch.
         """
         domain = self.hypervisor.domain(name_or_uuid)
-        record = self.hypervisor.record(domain.uuid)
+        record = self.record(domain.uuid)
         if record is None:
             raise exception.InstanceNotFound(
-                f"the domain {domain.name!r} was not made by kvmdriver, which leaves it alone",
+                f"the domain {domain.name!r} was not made by kvmdriver with this "
+                f"[kvm_storage] instances_path, so it is left alone",
                 instance=domain.name,
-                remedy="use virsh for it",
+                remedy="use virsh for it, or the agent that made it",
             )
         return domain, record
 

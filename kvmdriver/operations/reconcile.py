@@ -23,7 +23,7 @@ def reconcile(context: Context) -> list[tuple[str, str, str]]:
     mended = []
     known = set()
     for summary in context.hypervisor.summaries():
-        record = context.hypervisor.record(summary.uuid)
+        record = context.record(summary.uuid)
         if record is None:
             continue
         known.add(summary.uuid)

@@ -43,6 +43,7 @@ def spawn(
         resolved = resolve(context, request)
         record = Record(
             instance=resolved.instance,
+            root=context.store.root,
             digest=digest,
             task=Task(name="create", owner=Owner.current(), request_id=request_id),
         )
@@ -114,7 +115,7 @@ def _check_name(context: Context, request: Instance) -> None:
 
 def _clear_leftover(context: Context, domain: Domain) -> bool:
     """Remove what a dead process left of the same instance; False when it is not a leftover."""
-    record = context.hypervisor.record(domain.uuid)
+    record = context.record(domain.uuid)
     if record is None or record.task is None or record.task.name not in ("create", "delete"):
         return False
     require_idle(domain, record)
@@ -123,7 +124,7 @@ def _clear_leftover(context: Context, domain: Domain) -> bool:
 
 
 def _existing(context: Context, domain: Domain, digest: str) -> InstanceView:
-    record = context.hypervisor.record(domain.uuid)
+    record = context.record(domain.uuid)
     if record is None or record.digest != digest:
         raise exception.InstanceExists(
             f"the UUID {domain.uuid} belongs to the instance {domain.name!r}",

@@ -33,7 +33,7 @@ def list_instances(context: Context) -> list[InstanceView]:
     used_networks = set()
     rows = []
     for summary in context.hypervisor.summaries():
-        record = context.hypervisor.record(summary.uuid)
+        record = context.record(summary.uuid)
         if record is not None:
             rows.append((summary, record))
             if summary.active:

@@ -18,7 +18,7 @@ class InstanceStore:
     """One directory for each instance, below ``root``."""
 
     def __init__(self, root: str, reserved_mib: int = 0):
-        self.root = root
+        self.root = os.path.abspath(root)
         self._reserved_mib = reserved_mib
 
     @property

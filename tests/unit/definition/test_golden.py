@@ -45,7 +45,11 @@ class GoldenTest(unittest.TestCase):
     def test_libvirts_schema(self) -> None:
         for name, instance in INSTANCES.items():
             with self.subTest(name):
-                record = Record(instance=instance, task=Task(name="create", owner=Owner.current()))
+                record = Record(
+                    instance=instance,
+                    root="/instances",
+                    task=Task(name="create", owner=Owner.current()),
+                )
                 found = domain_xml(instance, PLATFORM, record.to_element())
                 # libvirt's schema leaves metadata to its owner
                 self.schema.assertValid(etree.fromstring(etree.tostring(found)))

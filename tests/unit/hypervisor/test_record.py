@@ -13,6 +13,7 @@ INSTANCE = Instance.parse(
 )
 RECORD = Record(
     instance=INSTANCE,
+    root="/instances",
     digest="abc",
     task=Task(name="create", owner=Owner.current(), request_id="r1", files=("/x",)),
     requests=("r0",),
