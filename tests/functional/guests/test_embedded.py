@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 
+from kvmdriver.hypervisor import embed
 from tests import namespace
 from tests.functional.base import FunctionalTest, guest_file
 
@@ -17,6 +18,10 @@ class EmbeddedTest(FunctionalTest):
         self.root = tempfile.mkdtemp(prefix="kd", dir="/tmp")
         os.chmod(self.root, 0o755)
         self.addCleanup(shutil.rmtree, self.root, ignore_errors=True)
+        self.uri = embed.prepare(self.root)
+        with open(f"{self.root}/etc/qemu.conf", "a") as config:
+            # as for the laboratory's libvirtd: a hidden /dev/kvm cannot be taken along
+            config.write("namespaces = []\n")
 
     def command(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
@@ -27,7 +32,7 @@ class EmbeddedTest(FunctionalTest):
             env={
                 **os.environ,
                 "OS_KVM__VIRT_TYPE": "qemu",
-                "OS_KVM__URI": f"qemu:///embed?root={self.root}",
+                "OS_KVM__URI": self.uri,
                 "OS_KVM_STORAGE__INSTANCES_PATH": os.path.join(self.state, "embedded"),
             },
         )
