@@ -47,19 +47,35 @@ install_packages() {
     fi
 }
 
-# The system's Python: libosinfo's bindings (python3-gi) belong to it.
+# libosinfo's bindings (python3-gi) exist for the system's Python only, so that one is used; of its
+# other packages nothing is seen, since they would not fit those installed here.
 install_python() { # requirements files
-    local stamp arguments=() file
-    stamp=$(cat "$top/setup.cfg" "$@" | sha256sum)
-    [ "$(cat "$venv/stamp" 2>/dev/null)" = "$stamp" ] && return
-    step "installing Python packages into .venv"
-    [ -x "$venv/bin/python" ] || /usr/bin/python3 -m venv --system-site-packages "$venv"
-    for file in "$@"; do arguments+=(-r "$file"); done
-    "$venv/bin/pip" install -qq --disable-pip-version-check "${arguments[@]}" pbr setuptools wheel
-    # without isolation: what the build needs is there already
-    "$venv/bin/pip" install -qq --disable-pip-version-check --no-deps --no-build-isolation -e "$top"
-    echo "$stamp" >"$venv/stamp"
+    local file packages
+    if ! fresh venv "$top/tools/setup.sh"; then
+        step "making a Python environment in .venv"
+        /usr/bin/python3 -m venv --clear "$venv"
+        packages=$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+        ln -s "$(/usr/bin/python3 -c 'import gi, os; print(os.path.dirname(gi.__file__))')" \
+            "$packages/gi"
+        pip_install pbr setuptools wheel
+        stamp venv "$top/tools/setup.sh"
+    fi
+    for file in "$@"; do
+        fresh "$file" "$top/$file" && continue
+        step "installing the Python packages of $file"
+        pip_install -r "$top/$file"
+        stamp "$file" "$top/$file"
+    done
+    if ! fresh kvmdriver "$top/setup.cfg"; then
+        # without isolation: what the build needs is there already
+        pip_install --no-deps --no-build-isolation -e "$top"
+        stamp kvmdriver "$top/setup.cfg"
+    fi
 }
+pip_install() { "$venv/bin/pip" install -qq --disable-pip-version-check "$@"; }
+# What was installed is known by the checksum of what asked for it.
+fresh() { [ "$(sha256sum <"$2")" = "$(cat "$venv/stamp.$1" 2>/dev/null)" ]; }
+stamp() { sha256sum <"$2" >"$venv/stamp.$1"; }
 
 build_guest() {
     step "building the test guest"
