@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import os
 import sys
 import warnings
 
@@ -84,17 +85,28 @@ class Shell(app.App):
                 self._client = self._local.client
         return self._client
 
+    @property
+    def has_libvirt(self) -> bool:
+        """Whether an agent, and with it libvirt's threads, runs in this process."""
+        return self._local is not None
+
     def clean_up(self, cmd: command.Command, result: int, err: BaseException | None) -> None:
-        if self._local is not None:
-            self._local.close()
-        elif self._client is not None:
+        if self._client is not None and not self.has_libvirt:
             self._client.close()
         super().clean_up(cmd, result, err)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; its exit status."""
-    return Shell().run(sys.argv[1:] if argv is None else argv)
+    shell = Shell()
+    status = shell.run(sys.argv[1:] if argv is None else argv)
+    if shell.has_libvirt:
+        # libvirt's event thread may be in one of our callbacks: it must not see the interpreter
+        # being taken apart. libvirtd notices that we have gone, guests do not care.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    return status
 
 
 if __name__ == "__main__":
