@@ -51,14 +51,11 @@ class DomainCapabilities:
     virt_type: str
     max_vcpus: int
     firmwares: frozenset[str]
-    loaders: tuple[str, ...]
     secure_boot: bool
     cpu_modes: frozenset[str]
     cpu_models: Mapping[str, bool]
     """Named CPU models; the value tells whether this host can give it to a guest."""
-    disk_buses: frozenset[str]
     video_models: frozenset[str]
-    graphics: frozenset[str]
     rng: bool
 
     @classmethod
@@ -80,13 +77,10 @@ class DomainCapabilities:
             virt_type=root.findtext("domain", ""),
             max_vcpus=int(vcpu.get("max", "1")) if vcpu is not None else 1,
             firmwares=frozenset(_enum(root, "os", "firmware")),
-            loaders=tuple(value.text or "" for value in root.iterfind("os/loader/value")),
             secure_boot="yes" in _enum(root, "os/loader", "secure"),
             cpu_modes=frozenset(modes),
             cpu_models=models,
-            disk_buses=frozenset(_enum(root, "devices/disk", "bus")),
             video_models=frozenset(_enum(root, "devices/video", "modelType")),
-            graphics=frozenset(_enum(root, "devices/graphics", "type")),
             rng="virtio" in _enum(root, "devices/rng", "model"),
         )
 

@@ -195,9 +195,6 @@ class Domain:
     def thaw(self) -> None:
         self._call(self._raw.fsThaw)
 
-    def memory_stats(self) -> dict[str, int]:
-        return self._call(self._raw.memoryStats)
-
     def block_info(self, path: str) -> tuple[int, int, int]:
         """Capacity, allocation and physical size in bytes."""
         capacity, allocation, physical = self._call(self._raw.blockInfo, path, 0)

@@ -57,8 +57,6 @@ Path = Annotated[
 ]
 Mac = Annotated[str, AfterValidator(_mac_address)]
 Identifier = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")]
-# The kernel's limit for interface names is 15 characters (IFNAMSIZ).
-InterfaceName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,14}$")]
 
 
 def _uuid(value: str) -> str:
