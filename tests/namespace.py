@@ -33,19 +33,21 @@ namespaces = []
 """
 
 
+def unshare(*command: str) -> list[str]:
+    """The command line that runs ``command`` in a laboratory; its environment needs INSIDE."""
+    return [
+        "unshare", "--net", "--mount", "--pid", "--uts", "--ipc", "--fork",
+        "--kill-child=KILL", "--propagation", "private", "--mount-proc",
+        sys.executable, "-m", "tests.namespace", *command,
+    ]  # fmt: skip
+
+
 def enter(command: list[str]) -> int:
     """Start the laboratory and wait for its end; the command's exit status."""
     state = tempfile.mkdtemp(prefix="kvmdriver-lab.", dir="/var/tmp")
     os.chmod(state, 0o755)
     try:
-        return subprocess.call(
-            [
-                "unshare", "--net", "--mount", "--pid", "--uts", "--ipc", "--fork",
-                "--kill-child=KILL", "--propagation", "private", "--mount-proc",
-                sys.executable, "-m", "tests.namespace", *command,
-            ],
-            env={**os.environ, INSIDE: state},
-        )  # fmt: skip
+        return subprocess.call(unshare(*command), env={**os.environ, INSIDE: state})
     finally:
         shutil.rmtree(state, ignore_errors=True)
 
@@ -66,10 +68,11 @@ def wait_for(condition, seconds: float = 30, step: float = 0.1) -> None:
 
 
 def _prepare(state: str) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        shutil.copytree("/etc/libvirt", f"{state}/etc", ignore_dangling_symlinks=True)
-    shutil.rmtree(f"{state}/etc/qemu", ignore_errors=True)
-    os.makedirs(f"{state}/etc/qemu", exist_ok=True)
+    if not os.path.isdir(f"{state}/etc"):  # else a laboratory that was there before
+        with contextlib.suppress(FileNotFoundError):
+            shutil.copytree("/etc/libvirt", f"{state}/etc", ignore_dangling_symlinks=True)
+        shutil.rmtree(f"{state}/etc/qemu", ignore_errors=True)
+        os.makedirs(f"{state}/etc/qemu", exist_ok=True)
     _write(f"{state}/etc/libvirtd.conf", LIBVIRTD_CONF)
     _write(f"{state}/etc/qemu.conf", QEMU_CONF)
     os.makedirs(CACHE, mode=0o711, exist_ok=True)
@@ -107,6 +110,7 @@ def _start_services(state: str) -> None:
         "<ip address='192.168.122.1' netmask='255.255.255.0'><dhcp>"
         "<range start='192.168.122.2' end='192.168.122.254'/></dhcp></ip></network>",
     )
+    # defined again each time: a laboratory may be an old one
     for arguments in (["net-define", network], ["net-start", "default"]):
         subprocess.run(["virsh", "-q", *arguments], check=True)
 

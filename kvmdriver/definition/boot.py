@@ -3,6 +3,7 @@
 from lxml import etree
 
 from kvmdriver.definition.platform import Platform
+from kvmdriver.definition.tuning import tuning_of
 from kvmdriver.definition.xml import add
 from kvmdriver.model import Instance
 
@@ -27,12 +28,32 @@ def build_os(domain: etree._Element, instance: Instance, platform: Platform) -> 
             add(os, "initrd", platform.layout.ramdisk)
         if boot.cmdline:
             add(os, "cmdline", boot.cmdline)
+    if tuning_of(instance).boot_menu:
+        add(os, "bootmenu", enable=True)
 
 
 def build_features(domain: etree._Element, instance: Instance, _platform: Platform) -> None:
     features = add(domain, "features")
     add(features, "acpi")
     add(features, "apic")
+    tuning = tuning_of(instance)
+    if tuning.hyperv:
+        hyperv = add(features, "hyperv")
+        for name in ("relaxed", "vapic", "vpindex", "runtime", "synic", "reset", "frequencies"):
+            add(hyperv, name, state="on")
+        # 0x1fff: what Microsoft asks for (Hypervisor Top-Level Functional Specification)
+        add(hyperv, "spinlocks", state="on", retries=8191)
+        for name in ("tlbflush", "ipi"):
+            add(hyperv, name, state="on")
+        if tuning.hide_hypervisor:
+            # NVIDIA's driver refuses to work where it reads a hypervisor's own name
+            add(hyperv, "vendor_id", state="on", value="1234567890ab")
+    if tuning.hide_hypervisor:
+        add(add(features, "kvm"), "hidden", state="on")
+    if tuning.pmu is not None:
+        add(features, "pmu", state="on" if tuning.pmu else "off")
+    if tuning.vmcoreinfo:
+        add(features, "vmcoreinfo", state="on")
     if instance.boot.secure_boot:
         # the variables that guard secure boot are writable from system management mode only
         add(features, "smm", state="on")
@@ -43,6 +64,8 @@ def build_clock(domain: etree._Element, instance: Instance, _platform: Platform)
     add(clock, "timer", name="rtc", tickpolicy="catchup")
     add(clock, "timer", name="pit", tickpolicy="delay")
     add(clock, "timer", name="hpet", present=False)
+    if tuning_of(instance).hyperv:
+        add(clock, "timer", name="hypervclock", present=True)
 
 
 def build_reactions(domain: etree._Element, _instance: Instance, _platform: Platform) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from lxml import etree
 
-from kvmdriver.definition import boot, consoles, cpu, devices, disks, memory, nics
+from kvmdriver.definition import boot, consoles, cpu, devices, disks, memory, nics, tuning
 from kvmdriver.definition.platform import Platform
 from kvmdriver.definition.xml import add, element
 from kvmdriver.model import Instance
@@ -13,8 +13,13 @@ Builder = Callable[[etree._Element, Instance, Platform], None]
 
 DOMAIN_BUILDERS: tuple[Builder, ...] = (
     memory.build_memory,
+    tuning.build_memory_backing,
+    tuning.build_limits,
     cpu.build_vcpus,
+    tuning.build_cpu_tune,
+    tuning.build_numa_tune,
     boot.build_os,
+    tuning.build_system,
     boot.build_features,
     cpu.build_cpu,
     boot.build_clock,

@@ -3,21 +3,31 @@
 from lxml import etree
 
 from kvmdriver.definition.platform import Platform
+from kvmdriver.definition.tuning import cpu_list, tuning_of
 from kvmdriver.definition.xml import add
-from kvmdriver.model import Instance
+from kvmdriver.model import Instance, NumaCell
 
 
 def build_vcpus(domain: etree._Element, instance: Instance, _platform: Platform) -> None:
     vcpus = instance.vcpus
     current = vcpus.current if vcpus.current != vcpus.maximum else None
-    add(domain, "vcpu", vcpus.maximum, placement="static", current=current)
+    allowed = tuning_of(instance).cpuset
+    add(
+        domain,
+        "vcpu",
+        vcpus.maximum,
+        placement="static",
+        current=current,
+        cpuset=cpu_list(allowed) if allowed else None,
+    )
 
 
 def build_cpu(domain: etree._Element, instance: Instance, _platform: Platform) -> None:
     cpu, vcpus = instance.cpu, instance.vcpus
     memory = instance.memory
     hotplug = memory is not None and memory.growth == "hotplug"
-    if cpu.mode in (None, "none") and cpu.topology is None and not hotplug:
+    cells = tuning_of(instance).cells
+    if cpu.mode in (None, "none") and cpu.topology is None and not hotplug and not cells:
         return
     node = add(domain, "cpu")
     if cpu.mode == "custom":
@@ -44,7 +54,9 @@ def build_cpu(domain: etree._Element, instance: Instance, _platform: Platform) -
         )
     for feature in cpu.features:
         add(node, "feature", policy=feature.policy, name=feature.name)
-    if hotplug and memory is not None:
+    if cells:
+        _add_cells(node, cells, shared=tuning_of(instance).shared_memory)
+    elif hotplug and memory is not None:
         # libvirt plugs memory modules into NUMA nodes only
         last = vcpus.maximum - 1
         numa = add(node, "numa")
@@ -55,4 +67,18 @@ def build_cpu(domain: etree._Element, instance: Instance, _platform: Platform) -
             cpus=f"0-{last}" if last else "0",
             memory=memory.current_mib,
             unit="MiB",
+        )
+
+
+def _add_cells(node: etree._Element, cells: tuple[NumaCell, ...], *, shared: bool) -> None:
+    numa = add(node, "numa")
+    for cell in cells:
+        add(
+            numa,
+            "cell",
+            id=cell.id,
+            cpus=cpu_list(cell.cpus) or None,
+            memory=cell.memory_mib * 1024,
+            unit="KiB",
+            memAccess="shared" if shared else None,
         )

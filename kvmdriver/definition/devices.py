@@ -4,6 +4,7 @@ from lxml import etree
 
 from kvmdriver.definition.disks import all_disks, scsi_controller
 from kvmdriver.definition.platform import Platform
+from kvmdriver.definition.tuning import tuning_of
 from kvmdriver.definition.xml import add
 from kvmdriver.model import Instance
 
@@ -11,9 +12,10 @@ BALLOON_STATS_SECONDS = 10
 
 
 def build_controllers(devices: etree._Element, instance: Instance, platform: Platform) -> None:
-    graphics = instance.consoles.graphics == "vnc"
+    tuning = tuning_of(instance)
+    graphics = instance.consoles.graphics != "none" and tuning.pointer != "none"
     usb_disks = any(disk.bus == "usb" for disk in instance.disks)
-    model = "qemu-xhci" if graphics or usb_disks else "none"
+    model = tuning.usb_model or ("qemu-xhci" if graphics or usb_disks else "none")
     add(devices, "controller", type="usb", index=0, model=model)
     if "q35" in (instance.machine or ""):
         # Each PCIe device sits in a port of its own, and QEMU cannot add ports later.
@@ -31,7 +33,8 @@ def build_controllers(devices: etree._Element, instance: Instance, platform: Pla
             )
         )
         add(devices, "controller", type="pci", index=0, model="pcie-root")
-        for index in range(1, used + platform.spare_pcie_ports + 1):
+        ports = max(used + platform.spare_pcie_ports, tuning.pcie_ports or 0)
+        for index in range(1, ports + 1):
             add(devices, "controller", type="pci", index=index, model="pcie-root-port")
 
 
@@ -48,10 +51,16 @@ def build_watchdog(devices: etree._Element, instance: Instance, _platform: Platf
 
 def build_rng(devices: etree._Element, instance: Instance, _platform: Platform) -> None:
     if instance.rng:
+        tuning = tuning_of(instance)
         rng = add(devices, "rng", model="virtio")
-        add(rng, "backend", "/dev/urandom", model="random")
+        if tuning.rng_limit is not None:
+            add(rng, "rate", bytes=tuning.rng_limit.bytes, period=tuning.rng_limit.period)
+        add(rng, "backend", tuning.rng_device or "/dev/urandom", model="random")
 
 
-def build_balloon(devices: etree._Element, _instance: Instance, _platform: Platform) -> None:
+def build_balloon(devices: etree._Element, instance: Instance, _platform: Platform) -> None:
     balloon = add(devices, "memballoon", model="virtio")
-    add(balloon, "stats", period=BALLOON_STATS_SECONDS)
+    period = tuning_of(instance).memory_stats_seconds
+    period = BALLOON_STATS_SECONDS if period is None else period
+    if period:
+        add(balloon, "stats", period=period)

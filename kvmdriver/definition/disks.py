@@ -3,14 +3,15 @@
 from lxml import etree
 
 from kvmdriver.definition.platform import Platform
+from kvmdriver.definition.tuning import tuning_of
 from kvmdriver.definition.xml import add, element
-from kvmdriver.model import Disk, Instance
+from kvmdriver.model import Disk, Instance, Volume
 
 
 def build_disks(devices: etree._Element, instance: Instance, platform: Platform) -> None:
     controllers = {scsi_controller(disk) for disk in all_disks(instance, platform)}
     for index in sorted(index for index in controllers if index is not None):
-        devices.append(scsi_controller_element(index))
+        devices.append(scsi_controller_element(index, tuning_of(instance).scsi_model))
     # A blank disk is passed over by the firmware, so disks go before CD drives: an installer
     # starts as long as nothing is installed.
     bootable = [disk for disk in instance.disks if disk.device == "disk"]
@@ -18,6 +19,8 @@ def build_disks(devices: etree._Element, instance: Instance, platform: Platform)
     direct = instance.boot.kernel is not None
     for disk in instance.disks:
         order = bootable.index(disk) + 1 if disk in bootable and not direct else None
+        if instance.tuning is not None:
+            order = disk.boot_order  # the door has decided that as well
         devices.append(disk_element(disk, boot_order=order))
     if instance.config_drive is not None:
         devices.append(disk_element(config_drive_disk(instance, platform)))
@@ -45,15 +48,15 @@ def scsi_controller(disk: Disk) -> int | None:
     return (number - 1) // _DISKS_PER_SCSI_CONTROLLER
 
 
-def scsi_controller_element(index: int) -> etree._Element:
-    return element("controller", type="scsi", index=index, model="virtio-scsi")
+def scsi_controller_element(index: int, model: str | None = None) -> etree._Element:
+    return element("controller", type="scsi", index=index, model=model or "virtio-scsi")
 
 
-_PREFIX = {"virtio": "vd", "scsi": "sd", "sata": "sd", "usb": "sd", "ide": "hd"}
+_PREFIX = {"virtio": "vd", "scsi": "sd", "sata": "sd", "usb": "sd", "ide": "hd", "fdc": "fd"}
 
 
 # The places of the first controller: IDE has two channels of two drives, ICH9 six SATA ports.
-_FIRST_CONTROLLER = {"ide": 4, "sata": 6, "scsi": _DISKS_PER_SCSI_CONTROLLER}
+_FIRST_CONTROLLER = {"ide": 4, "sata": 6, "scsi": _DISKS_PER_SCSI_CONTROLLER, "fdc": 2}
 
 
 def free_name(bus: str, taken: set[str], *, last: bool = False) -> str:
@@ -93,21 +96,35 @@ def config_drive_disk(instance: Instance, platform: Platform) -> Disk:
 
 def disk_element(disk: Disk, *, boot_order: int | None = None) -> etree._Element:
     """One ``<disk>``; the format is always named, since QEMU must never probe a guest's file."""
-    node = element("disk", type="file", device=disk.device)
+    volume = disk.volume
+    node = element("disk", type=volume.type if volume else "file", device=disk.device)
+    disk_format = disk.file.format if disk.file else volume.format if volume else "raw"
     add(
         node,
         "driver",
         name="qemu",
-        type=disk.file.format if disk.file else "raw",
+        type=disk_format,
         cache=disk.cache,
         io=disk.io,
         discard="unmap" if disk.discard else None,
+        iothread=disk.iothread,
     )
     if disk.file is not None:
         add(node, "source", file=disk.file.path)
+    elif volume is not None:
+        _add_volume(node, volume)
     add(node, "target", dev=disk.name, bus=disk.bus)
     if disk.device == "cdrom":
         add(node, "readonly")
+    if volume is not None and volume.shareable:
+        add(node, "shareable")
+    if volume is not None and (volume.physical_block_size or volume.logical_block_size):
+        add(
+            node,
+            "blockio",
+            logical_block_size=volume.logical_block_size,
+            physical_block_size=volume.physical_block_size,
+        )
     if disk.limits is not None:
         limits = disk.limits.model_dump(exclude_none=True)
         if limits:
@@ -116,9 +133,28 @@ def disk_element(disk: Disk, *, boot_order: int | None = None) -> etree._Element
                 add(iotune, name, value)
     if disk.serial:
         add(node, "serial", disk.serial)
+    if volume is not None and volume.wwn:
+        add(node, "wwn", volume.wwn)
     if boot_order is not None:
         add(node, "boot", order=boot_order)
     return node
+
+
+def _add_volume(node: etree._Element, volume: Volume) -> None:
+    if volume.type == "network":
+        source = add(node, "source", protocol=volume.protocol, name=volume.path)
+        for host in volume.hosts:
+            add(source, "host", name=host.name, port=host.port)
+        if volume.auth_secret:
+            auth = add(source, "auth", username=volume.user)
+            kind = "ceph" if volume.protocol == "rbd" else "iscsi"
+            add(auth, "secret", type=kind, uuid=volume.auth_secret)
+    else:
+        attribute = "dev" if volume.type == "block" else "file"
+        source = add(node, "source", **{attribute: volume.path})
+    if volume.encryption_secret:
+        encryption = add(source, "encryption", format="luks")
+        add(encryption, "secret", type="passphrase", uuid=volume.encryption_secret)
 
 
 def copy_target(path: str, image_format: str) -> etree._Element:

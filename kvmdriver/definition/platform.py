@@ -13,5 +13,7 @@ class Platform:
     architecture: str = "x86_64"
     emulator: str | None = None
     console_listen: str = "127.0.0.1"
+    serial_listen: str = "127.0.0.1"
+    spice_listen: str = "127.0.0.1"
     spare_pcie_ports: int = 4
     """Free PCIe slots on q35 machines: how many disks and NICs can be plugged in later."""

@@ -9,6 +9,90 @@ from kvmdriver.hypervisor import xml
 
 
 @dataclasses.dataclass(frozen=True)
+class HostCpu:
+    """The host's own CPU as libvirt knows it."""
+
+    architecture: str
+    model: str | None
+    vendor: str | None
+    sockets: int
+    cores: int
+    threads: int
+    features: tuple[str, ...]
+
+    @classmethod
+    def parse(cls, node: etree._Element | None, architecture: str) -> "HostCpu":
+        topology = node.find("topology") if node is not None else None
+        shape = topology.attrib if topology is not None else {}
+        return cls(
+            architecture=architecture,
+            model=node.findtext("model") if node is not None else None,
+            vendor=node.findtext("vendor") if node is not None else None,
+            sockets=int(shape.get("sockets", 1)),
+            cores=int(shape.get("cores", 1)),
+            threads=int(shape.get("threads", 1)),
+            features=tuple(
+                feature.get("name", "")
+                for feature in (node.iterfind("feature") if node is not None else ())
+            ),
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class HostThread:
+    """One logical CPU and its place."""
+
+    id: int
+    socket: int
+    core: int
+    siblings: frozenset[int]
+
+
+@dataclasses.dataclass(frozen=True)
+class HostNumaNode:
+    """A NUMA node of the host; memory in KiB, pages as number by size in KiB."""
+
+    id: int
+    memory_kib: int
+    cpus: tuple[HostThread, ...]
+    pages: Mapping[int, int]
+    distances: Mapping[int, int]
+
+    @classmethod
+    def parse(cls, cell: etree._Element) -> "HostNumaNode":
+        return cls(
+            id=int(cell.get("id", "0")),
+            memory_kib=int(cell.findtext("memory", "0")),
+            cpus=tuple(
+                HostThread(
+                    id=int(cpu.get("id", "0")),
+                    socket=int(cpu.get("socket_id", "0")),
+                    core=int(cpu.get("core_id", "0")),
+                    siblings=frozenset(cpu_set(cpu.get("siblings", cpu.get("id", "0")))),
+                )
+                for cpu in cell.iterfind("cpus/cpu")
+            ),
+            pages={
+                int(page.get("size", "4")): int(page.text or "0")
+                for page in cell.iterfind("pages")
+            },
+            distances={
+                int(sibling.get("id", "0")): int(sibling.get("value", "10"))
+                for sibling in cell.iterfind("distances/sibling")
+            },
+        )
+
+
+def cpu_set(text: str) -> set[int]:
+    """CPUs from libvirt's spelling: 0-3,8."""
+    found: set[int] = set()
+    for part in filter(None, text.split(",")):
+        low, _, high = part.partition("-")
+        found |= set(range(int(low), int(high or low) + 1))
+    return found
+
+
+@dataclasses.dataclass(frozen=True)
 class HostCapabilities:
     """From virConnectGetCapabilities (https://libvirt.org/formatcaps.html)."""
 
@@ -18,6 +102,13 @@ class HostCapabilities:
     virt_types: tuple[str, ...]
     machines: Mapping[str, str]
     """Machine types by name; the value is the versioned name that an alias stands for."""
+    cpu: "HostCpu"
+    numa: tuple["HostNumaNode", ...]
+
+    @property
+    def numa_cpus(self) -> dict[int, tuple[int, ...]]:
+        """CPUs of each NUMA node."""
+        return {node.id: tuple(cpu.id for cpu in node.cpus) for node in self.numa}
 
     @classmethod
     def parse(cls, text: str) -> "HostCapabilities":
@@ -39,6 +130,10 @@ class HostCapabilities:
             uuid=root.findtext("host/uuid", ""),
             virt_types=tuple(dict.fromkeys(virt_types)),
             machines=machines,
+            cpu=HostCpu.parse(root.find("host/cpu"), architecture),
+            numa=tuple(
+                HostNumaNode.parse(cell) for cell in root.iterfind("host/topology/cells/cell")
+            ),
         )
 
 
@@ -57,6 +152,9 @@ class DomainCapabilities:
     """Named CPU models; the value tells whether this host can give it to a guest."""
     video_models: frozenset[str]
     rng: bool
+    disk_buses: frozenset[str] = frozenset()
+    host_model: tuple[str | None, tuple[str, ...]] = (None, ())
+    """What mode host-model gives: a model, and features on top of it."""
 
     @classmethod
     def parse(cls, text: str) -> "DomainCapabilities":
@@ -82,6 +180,15 @@ class DomainCapabilities:
             cpu_models=models,
             video_models=frozenset(_enum(root, "devices/video", "modelType")),
             rng="virtio" in _enum(root, "devices/rng", "model"),
+            disk_buses=frozenset(_enum(root, "devices/disk", "bus")),
+            host_model=(
+                root.findtext("cpu/mode[@name='host-model']/model"),
+                tuple(
+                    feature.get("name", "")
+                    for feature in root.iterfind("cpu/mode[@name='host-model']/feature")
+                    if feature.get("policy") == "require"
+                ),
+            ),
         )
 
 

@@ -104,14 +104,18 @@ class Domain:
     def has_managed_save(self) -> bool:
         return bool(self._call(self._raw.hasManagedSaveImage, 0))
 
-    def undefine(self) -> None:
+    def undefine(self, *, keep_nvram: bool = False) -> None:
         """Forget the domain, with its saved memory, NVRAM, snapshots and checkpoints' metadata."""
         self._call(
             self._raw.undefineFlags,
             libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
             | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
             | libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
-            | libvirt.VIR_DOMAIN_UNDEFINE_NVRAM,
+            | (
+                libvirt.VIR_DOMAIN_UNDEFINE_KEEP_NVRAM
+                if keep_nvram
+                else libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
+            ),
         )
 
     def set_autostart(self, on: bool) -> None:
@@ -188,6 +192,26 @@ class Domain:
 
     def addresses(self, source: int) -> dict[str, Any]:
         return self._call(self._raw.interfaceAddresses, source, 0) or {}
+
+    def set_time(self, seconds: float) -> None:
+        """Have the guest agent set the clock to seconds since 1970 (UTC)."""
+        self._call(
+            self._raw.setTime,
+            {"seconds": int(seconds), "nseconds": int(seconds % 1 * 1e9)},
+            0,
+        )
+
+    def set_user_password(self, user: str, password: str) -> None:
+        """Have the guest agent change a password."""
+        self._call(self._raw.setUserPassword, user, password, 0)
+
+    def inject_nmi(self) -> None:
+        """Make the guest crash, so that it writes a dump."""
+        self._call(self._raw.injectNMI, 0)
+
+    def resize_block(self, disk: str, size: int) -> None:
+        """Tell a running guest a disk's new size in bytes."""
+        self._call(self._raw.blockResize, disk, size, libvirt.VIR_DOMAIN_BLOCK_RESIZE_BYTES)
 
     def freeze(self) -> None:
         self._call(self._raw.fsFreeze)

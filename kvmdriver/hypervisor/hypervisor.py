@@ -32,6 +32,8 @@ class Hypervisor:
         self._host: HostCapabilities | None = None
         self._domain_capabilities: dict[tuple[str, str | None], DomainCapabilities] = {}
         self._records: dict[str, Record | None] = {}
+        self._versions: tuple[int, int] | None = None
+        self._hostname: str | None = None
         self.events.subscribe(self._on_event)
 
     @property
@@ -45,7 +47,7 @@ class Hypervisor:
         if event.kind in ("connected", "disconnected"):
             # another libvirtd or QEMU may answer next time
             with self._cache_lock:
-                self._host = None
+                self._host = self._versions = None
                 self._domain_capabilities.clear()
                 self._records.clear()
         elif event.kind in ("defined", "undefined", "metadata-changed", "stopped"):
@@ -95,6 +97,11 @@ class Hypervisor:
         """State and size of all domains, in one call."""
         rows = self.connection.call_fresh("getAllDomainStats", stats.SUMMARY, 0)
         return [stats.summary(domain, values) for domain, values in rows]
+
+    def power_states(self) -> dict[str, stats.PowerState]:
+        """Power state of every domain by UUID, in one call."""
+        rows = self.connection.call_fresh("getAllDomainStats", libvirt.VIR_DOMAIN_STATS_STATE, 0)
+        return {domain.UUIDString(): stats.power_state(domain, row) for domain, row in rows}
 
     def summary(self, domain: Domain) -> stats.DomainSummary:
         """State and size of one domain."""
@@ -174,16 +181,78 @@ class Hypervisor:
             self._domain_capabilities[key] = found
         return found
 
+    def guest_cpu_flags(
+        self, capabilities: DomainCapabilities, mode: str, models: tuple[str, ...]
+    ) -> set[str]:
+        """CPU flags that a guest gets with a CPU mode, in libvirt's spelling.
+
+        Empty where libvirt cannot tell (mode none, or a model that cannot be had).
+        """
+        if mode == "custom":
+            usable = [name for name in models if capabilities.cpu_models.get(name)]
+            model, features = (usable[0] if usable else None), ()
+        elif mode == "none":
+            model, features = None, ()
+        else:
+            model, features = capabilities.host_model
+        if model is None:
+            return set()
+        cpu = etree.Element("cpu")
+        etree.SubElement(cpu, "model", fallback="forbid").text = model
+        for name in features:
+            etree.SubElement(cpu, "feature", policy="require", name=name)
+        try:
+            text = self.connection.call_fresh(
+                "baselineHypervisorCPU",
+                capabilities.emulator,
+                self.host_capabilities().architecture,
+                capabilities.machine,
+                capabilities.virt_type,
+                [etree.tostring(cpu, encoding="unicode")],
+                libvirt.VIR_CONNECT_BASELINE_CPU_EXPAND_FEATURES,
+            )
+        except exception.KVMDriverError:
+            LOG.warning("libvirt cannot expand the CPU model %s", model)
+            return set(features)
+        return {
+            feature.get("name", "")
+            for feature in xml.parse(text).iterfind("feature")
+            if feature.get("policy") == "require"
+        }
+
+    def version_numbers(self) -> tuple[int, int]:
+        """Version of QEMU and of libvirt as libvirt's numbers (major * 1000000 + ...)."""
+        if self._versions is None:
+            self._versions = (
+                int(self.connection.call_fresh("getVersion")),
+                int(self.connection.call_fresh("getLibVersion")),
+            )
+        return self._versions
+
+    def hostname(self) -> str:
+        """The host's name as libvirt gives it: what nova knows the node by."""
+        if self._hostname is None:
+            self._hostname = str(self.connection.call_fresh("getHostname"))
+        return self._hostname
+
+    def online_cpus(self) -> set[int]:
+        """Numbers of the host's CPUs that are online."""
+        _count, present, _online = self.connection.call_fresh("getCPUMap")
+        return {number for number, online in enumerate(present) if online}
+
+    def cpu_stats(self) -> tuple[dict[str, int], int]:
+        """CPU time of the host in ns by kind, and its frequency in MHz."""
+        times = self.connection.call_fresh("getCPUStats", -1, 0)
+        return dict(times), int(self.connection.call_fresh("getInfo")[3])
+
     def versions(self) -> tuple[str, str]:
         """Version of QEMU and of libvirt, as dotted numbers."""
 
         def dotted(number: int) -> str:
             return f"{number // 1000000}.{number // 1000 % 1000}.{number % 1000}"
 
-        return (
-            dotted(self.connection.call_fresh("getVersion")),
-            dotted(self.connection.call_fresh("getLibVersion")),
-        )
+        qemu, libvirtd = self.version_numbers()
+        return dotted(qemu), dotted(libvirtd)
 
     def cpus(self) -> int:
         """Number of the host's CPUs that are online."""

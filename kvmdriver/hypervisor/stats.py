@@ -32,6 +32,20 @@ class DomainSummary:
         return self.status in ("running", "paused", "blocked", "shutting-down")
 
 
+@dataclasses.dataclass(frozen=True)
+class PowerState:
+    """What one domain is doing; ``number`` is libvirt's of this run, -1 while it is off."""
+
+    status: Status
+    number: int
+
+
+def power_state(domain: libvirt.virDomain, stats: dict[str, Any]) -> PowerState:
+    """Status of one row of virConnectGetAllDomainStats with VIR_DOMAIN_STATS_STATE."""
+    status = status_of(stats.get("state.state", 0), stats.get("state.reason", 0))
+    return PowerState(status=status, number=domain.ID())
+
+
 def summary(domain: libvirt.virDomain, stats: dict[str, Any]) -> DomainSummary:
     """One row of virConnectGetAllDomainStats. Names and UUIDs cost no further call."""
     maximum = stats.get("balloon.maximum", 0) // 1024

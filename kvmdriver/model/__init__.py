@@ -8,11 +8,19 @@ from kvmdriver.model.boot import Boot
 from kvmdriver.model.config_drive import ConfigDrive, StaticAddress
 from kvmdriver.model.console import Consoles
 from kvmdriver.model.cpu import Cpu, CpuFeature, CpuTopology, Vcpus
-from kvmdriver.model.disk import Disk, DiskFile, IoLimits
+from kvmdriver.model.disk import Disk, DiskFile, IoLimits, NetworkHost, Volume
 from kvmdriver.model.image import FileImage, Image, UrlImage
 from kvmdriver.model.instance import Instance, Watchdog
 from kvmdriver.model.memory import DIMM_MIB, Memory
-from kvmdriver.model.nic import Nic
+from kvmdriver.model.nic import Nic, NicQos, Plug
+from kvmdriver.model.tuning import (
+    CpuTune,
+    MemoryTune,
+    NumaCell,
+    Rng,
+    SystemInfo,
+    Tuning,
+)
 from kvmdriver.model.view import (
     Address,
     Diagnostics,
@@ -34,6 +42,7 @@ __all__ = [
     "Cpu",
     "CpuFeature",
     "CpuTopology",
+    "CpuTune",
     "Diagnostics",
     "Disk",
     "DiskFile",
@@ -45,14 +54,23 @@ __all__ = [
     "InstanceView",
     "IoLimits",
     "Memory",
+    "MemoryTune",
     "Model",
+    "NetworkHost",
     "Nic",
+    "NicQos",
     "NicView",
+    "NumaCell",
     "OsView",
+    "Plug",
     "ProgressView",
+    "Rng",
     "StaticAddress",
     "Status",
+    "SystemInfo",
+    "Tuning",
     "UrlImage",
     "Vcpus",
+    "Volume",
     "Watchdog",
 ]

@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from kvmdriver.model.base import Model, Secret
+from kvmdriver.model.base import Model, Secret, ShortText
 
 
 class Consoles(Model):
@@ -16,7 +16,13 @@ class Consoles(Model):
     """
 
     serial: Literal["pty", "none"] = "pty"
-    graphics: Literal["vnc", "none"] = "vnc"
+    graphics: Literal["vnc", "spice", "none"] = "vnc"
+    also_spice: bool = Field(False, description="a second screen for SPICE clients; needs vnc")
+    keymap: ShortText | None = None
+    tcp_ports: tuple[int, ...] = Field(
+        (), description="serial ports served on TCP instead of a pty"
+    )
+    log: bool = True
     vnc_password: Annotated[Secret, Field(min_length=1, max_length=8)] | None = None
 
     @model_validator(mode="after")

@@ -4,11 +4,11 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
-from kvmdriver.model.base import Identifier, Model, Path
+from kvmdriver.model.base import Identifier, Model, Path, ShortText, Text, Uuid
 from kvmdriver.model.image import Image
 
-DiskBus = Literal["virtio", "scsi", "sata", "ide", "usb"]
-DiskName = Annotated[str, StringConstraints(pattern=r"^(vd|sd|hd)[a-z]{1,2}$")]
+DiskBus = Literal["virtio", "scsi", "sata", "ide", "usb", "fdc"]
+DiskName = Annotated[str, StringConstraints(pattern=r"^(vd|sd|hd|fd)[a-z]{1,2}$")]
 
 # The largest file of ext4 with 4 KiB blocks is 16 TiB; a disk image file cannot be larger.
 MAX_DISK_MIB = 16 * 1024 * 1024
@@ -27,6 +27,13 @@ class IoLimits(Model):
     total_iops_sec: int | None = Field(None, ge=1)
     read_iops_sec: int | None = Field(None, ge=1)
     write_iops_sec: int | None = Field(None, ge=1)
+    total_bytes_sec_max: int | None = Field(None, ge=1)
+    read_bytes_sec_max: int | None = Field(None, ge=1)
+    write_bytes_sec_max: int | None = Field(None, ge=1)
+    total_iops_sec_max: int | None = Field(None, ge=1)
+    read_iops_sec_max: int | None = Field(None, ge=1)
+    write_iops_sec_max: int | None = Field(None, ge=1)
+    size_iops_sec: int | None = Field(None, ge=1)
 
     @model_validator(mode="after")
     def _total_or_parts(self) -> Self:
@@ -44,6 +51,34 @@ class DiskFile(Model):
     format: Literal["raw", "qcow2"]
 
 
+class NetworkHost(Model):
+    """A server of a network disk."""
+
+    name: ShortText
+    port: int | None = Field(None, ge=1, le=65535)
+
+
+class Volume(Model):
+    """A disk that somebody else has made: a block device, a file, or one that QEMU itself reaches.
+
+    ``path`` is that of the device or file; for ``network`` it is the name under ``protocol``
+    (``pool/image`` with rbd). Never taken from a request.
+    """
+
+    type: Literal["block", "file", "network"]
+    path: Text
+    format: Literal["raw", "qcow2"] = "raw"
+    protocol: Literal["rbd", "nbd", "iscsi"] | None = None
+    hosts: tuple[NetworkHost, ...] = ()
+    user: ShortText | None = None
+    auth_secret: Uuid | None = None
+    encryption_secret: Uuid | None = None
+    shareable: bool = False
+    physical_block_size: int | None = None
+    logical_block_size: int | None = None
+    wwn: Identifier | None = None
+
+
 class Disk(Model):
     """A disk or CD drive.
 
@@ -53,7 +88,7 @@ class Disk(Model):
     """
 
     name: DiskName | None = None
-    device: Literal["disk", "cdrom"] = "disk"
+    device: Literal["disk", "cdrom", "floppy", "lun"] = "disk"
     image: Image | None = None
     size_mib: int | None = Field(None, ge=1, le=MAX_DISK_MIB)
     format: Literal["raw", "qcow2"] | None = None
@@ -64,6 +99,9 @@ class Disk(Model):
     serial: Identifier | None = None
     limits: IoLimits | None = None
     file: DiskFile | None = None
+    volume: Volume | None = None
+    boot_order: int | None = Field(None, ge=1)
+    iothread: int | None = Field(None, ge=1)
 
     @model_validator(mode="after")
     def _has_content(self) -> Self:
@@ -72,6 +110,7 @@ class Disk(Model):
             and self.image is None
             and self.size_mib is None
             and not self.file
+            and not self.volume
         ):
             raise ValueError("a disk needs an image, a size_mib, or both")
         if self.device == "cdrom" and self.size_mib is not None:

@@ -13,6 +13,7 @@ from kvmdriver.model.cpu import Cpu, Vcpus
 from kvmdriver.model.disk import Disk
 from kvmdriver.model.memory import Memory
 from kvmdriver.model.nic import Nic
+from kvmdriver.model.tuning import Tuning
 
 VideoModel = Literal["virtio", "vga", "qxl", "cirrus", "bochs", "none"]
 MachineType = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.+-]{0,40}$")]
@@ -51,6 +52,7 @@ class Instance(Model):
     guest_agent: bool = True
     watchdog: Watchdog | None = None
     autostart: bool = False
+    tuning: Tuning | None = Field(None, description="the door's own decisions, never a request's")
 
     def record_json(self) -> str:
         """The instance as it is kept in the domain's metadata: JSON without anything secret."""

@@ -30,6 +30,8 @@ class InstanceLayout:
 
     root: str
     uuid: str
+    suffix: str = ""
+    """Added to the names of kernel and ramdisk: ``.rescue`` while an instance is rescued."""
 
     @property
     def directory(self) -> str:
@@ -39,17 +41,21 @@ class InstanceLayout:
         """Path of a disk by its target name; the first disk is simply ``disk``."""
         return os.path.join(self.directory, "disk" if first else f"disk.{name}")
 
+    def file(self, name: str) -> str:
+        """Path of a file of the instance by its name."""
+        return os.path.join(self.directory, name)
+
     @property
     def config_drive(self) -> str:
         return os.path.join(self.directory, "disk.config")
 
     @property
     def kernel(self) -> str:
-        return os.path.join(self.directory, "kernel")
+        return os.path.join(self.directory, "kernel" + self.suffix)
 
     @property
     def ramdisk(self) -> str:
-        return os.path.join(self.directory, "ramdisk")
+        return os.path.join(self.directory, "ramdisk" + self.suffix)
 
     @property
     def nvram(self) -> str:

@@ -8,6 +8,7 @@ from kvmdriver import exception
 from kvmdriver.definition.disks import disk_element, scsi_controller, scsi_controller_element
 from kvmdriver.definition.nics import nic_element
 from kvmdriver.hypervisor.domain import Domain
+from kvmdriver.hypervisor.hypervisor import Hypervisor
 from kvmdriver.model import Disk, DiskView, Instance, Nic, NicView, Status
 from kvmdriver.model.layout import mac_address
 from kvmdriver.network.check import check as check_network
@@ -56,7 +57,7 @@ def attach_disk(
             for path in made:
                 undo.add(remove_file, path)
             spawn.make_disk(context, placed, "disk", progress)
-            _ensure_scsi_controller(domain, placed, live)
+            ensure_scsi_controller(domain, placed, live)
             domain.attach(disk_element(placed), live=live, config=True)
         context.hypervisor.save(domain, grown.with_request(request_id))
         return _disk_view(placed)
@@ -69,8 +70,7 @@ def _attached_before(instance: Instance, disk: Disk) -> Disk:
 
 
 def _place(context: Context, instance: Instance, disk: Disk, live: bool) -> Disk:
-    if disk.file is not None:
-        raise exception.InvalidRequest("file is the driver's own", field="disk.file")
+    resolve.refuse_drivers_own(resolve.drivers_own_of_disk(disk, "disk"))
     system = context.systems.defaults(instance.os_variant)
     taken = {other.name for other in instance.disks if other.name}
     if disk.name in taken:
@@ -108,7 +108,8 @@ def _place(context: Context, instance: Instance, disk: Disk, live: bool) -> Disk
     return placed
 
 
-def _ensure_scsi_controller(domain: Domain, disk: Disk, live: bool) -> None:
+def ensure_scsi_controller(domain: Domain, disk: Disk, live: bool) -> None:
+    """Plug in the controller of a SCSI disk where it is missing; libvirt would take another model."""
     index = scsi_controller(disk)
     path = f"devices/controller[@type='scsi'][@index='{index}']"
     if index is not None and _find(domain.xml(), path) is None:
@@ -137,7 +138,9 @@ def detach_disk(
                 remedy="its disks: " + (", ".join(d.name or "" for d in instance.disks) or "none"),
             )
         require_status(domain, "detach", *_CHANGEABLE, remedies=_RESUME)
-        _detach(context, domain, f"devices/disk[target[@dev='{name}']]", f"disk {name}")
+        detach_device(
+            context.hypervisor, domain, f"devices/disk[target[@dev='{name}']]", f"disk {name}"
+        )
         left = tuple(d for d in instance.disks if d.name != name)
         context.hypervisor.save(domain, record.changed(instance=_without_disk(instance, left)))
         path = disk.file.path if disk.file and disk.device == "disk" else None
@@ -159,6 +162,7 @@ def attach_nic(
     with context.exclusively(name_or_uuid) as (domain, record):
         instance = record.instance
         system = context.systems.defaults(instance.os_variant)
+        resolve.refuse_drivers_own(resolve.drivers_own_of_nic(nic, "nic"))
         check_network(nic, context.hypervisor, field="nic")
         mac = nic.mac or mac_address(instance.uuid, "nic", request_id or len(instance.nics))
         chosen = nic.changed(model=nic.model or system.nic_model, mac=mac)
@@ -197,19 +201,35 @@ def detach_nic(context: Context, name_or_uuid: str, mac: str) -> None:
                 + (", ".join(n.mac or "" for n in instance.nics) or "none"),
             )
         require_status(domain, "detach", *_CHANGEABLE, remedies=_RESUME)
-        _detach(
-            context, domain, f"devices/interface[mac[@address='{wanted}']]", f"interface {mac}"
+        detach_device(
+            context.hypervisor,
+            domain,
+            f"devices/interface[mac[@address='{wanted}']]",
+            f"interface {mac}",
         )
         context.hypervisor.save(
             domain, record.changed(instance=instance.model_copy(update={"nics": left}))
         )
 
 
-def _detach(context: Context, domain: Domain, path: str, what: str) -> None:
-    """Take a device out of the running and of the persistent definition, each on its own."""
+def detach_device(
+    hypervisor: Hypervisor,
+    domain: Domain,
+    path: str,
+    what: str,
+    *,
+    attempts: int = _DETACH_ATTEMPTS,
+    seconds: float = _DETACH_SECONDS,
+) -> None:
+    """Take a device out of the running and of the persistent definition, each on its own.
+
+    :param path: where it is in the domain's XML.
+    :raises kvmdriver.exception.OperationTimeout: the guest keeps it, ``attempts`` times asked and
+        given ``seconds`` each time.
+    """
     if domain.is_active():
-        for _attempt in range(_DETACH_ATTEMPTS):
-            if _detach_live(context, domain, path):
+        for _attempt in range(attempts):
+            if _detach_live(hypervisor, domain, path, seconds):
                 break
         else:
             raise exception.OperationTimeout(
@@ -222,18 +242,18 @@ def _detach(context: Context, domain: Domain, path: str, what: str) -> None:
         domain.detach(persistent, live=False, config=True)
 
 
-def _detach_live(context: Context, domain: Domain, path: str) -> bool:
+def _detach_live(hypervisor: Hypervisor, domain: Domain, path: str, seconds: float) -> bool:
     node = _find(domain.xml(), path)
     if node is None:
         return True
     alias = _alias(node)
     kinds = ("device-removed", "device-removal-failed")
-    with context.events.expect(domain.uuid, *kinds, detail=alias) as gone:
+    with hypervisor.events.expect(domain.uuid, *kinds, detail=alias) as gone:
         try:
             domain.detach_alias(alias)
         except exception.DeviceNotFound:
             return True
-        event = gone.wait(_DETACH_SECONDS)
+        event = gone.wait(seconds)
     if event is not None:
         return event.kind == "device-removed"
     return _find(domain.xml(), path) is None

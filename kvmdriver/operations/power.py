@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from kvmdriver import exception
 from kvmdriver.hypervisor.domain import Domain
+from kvmdriver.hypervisor.hypervisor import Hypervisor
 from kvmdriver.model import Status
 from kvmdriver.operations.context import Context, require_status
 
@@ -53,7 +54,9 @@ def stop(context: Context, name_or_uuid: str, *, timeout: float | None = None) -
             return
         run = domain.started_as()
         patient = seconds > 0 and status in ("running", "shutting-down")
-    if patient and _shut_down(context, domain, seconds, "stopped", domain.press_power_button):
+    if patient and shut_down(
+        context.hypervisor, domain, seconds, "stopped", domain.press_power_button
+    ):
         return
     with context.exclusively(domain.uuid) as (domain, _record):
         # started again by somebody in the meantime: that is another run, not ours to end
@@ -87,7 +90,7 @@ def reboot(
         )
         require_status(domain, "reboot", *allowed, remedies=remedies)
     if not hard and seconds > 0:
-        hard = not _shut_down(context, domain, seconds, "rebooted", domain.reboot)
+        hard = not shut_down(context.hypervisor, domain, seconds, "rebooted", domain.reboot)
     else:
         hard = True
     with context.exclusively(domain.uuid) as (domain, record):
@@ -98,12 +101,22 @@ def reboot(
         context.hypervisor.save(domain, record.changed(task=None).with_request(request_id))
 
 
-def _shut_down(
-    context: Context, domain: Domain, seconds: float, kind: str, press: Callable[[], None]
+def shut_down(
+    hypervisor: Hypervisor,
+    domain: Domain,
+    seconds: float,
+    kind: str,
+    press: Callable[[], None],
+    *,
+    again: float = _PRESS_AGAIN_SECONDS,
 ) -> bool:
-    """Press the button until the event comes; False when it does not come in time."""
+    """Press the button until the event comes; False when it does not come in time.
+
+    :param kind: the event to wait for, ``stopped`` or ``rebooted``.
+    :param again: seconds after which the button is pressed once more.
+    """
     deadline = time.monotonic() + seconds
-    with context.events.expect(domain.uuid, kind, "stopped", "crashed") as expected:
+    with hypervisor.events.expect(domain.uuid, kind, "stopped", "crashed") as expected:
         while (left := deadline - time.monotonic()) > 0:
             try:
                 press()
@@ -111,10 +124,10 @@ def _shut_down(
                 return not domain.is_active() if kind == "stopped" else False
             except exception.HypervisorUnavailable:
                 # libvirtd went away: the guest may well react all the same
-                domain = _find_again(context, domain, deadline)
+                domain = _find_again(hypervisor, domain, deadline)
                 press = domain.press_power_button if kind == "stopped" else domain.reboot
                 continue
-            event = expected.wait(min(left, _PRESS_AGAIN_SECONDS))
+            event = expected.wait(min(left, again))
             if event is not None:
                 # a guest that only went off during a reboot still has to be started
                 return event.kind == kind
@@ -123,10 +136,10 @@ def _shut_down(
     return False
 
 
-def _find_again(context: Context, domain: Domain, deadline: float) -> Domain:
+def _find_again(hypervisor: Hypervisor, domain: Domain, deadline: float) -> Domain:
     while True:
         try:
-            return context.hypervisor.domain(domain.uuid)
+            return hypervisor.domain(domain.uuid)
         except exception.HypervisorUnavailable:
             if time.monotonic() > deadline:
                 raise

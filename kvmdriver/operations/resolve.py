@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 from kvmdriver import exception
@@ -97,14 +97,7 @@ def _check_request(request: Instance) -> None:
             field="disks",
             remedy="give it a disk with an image, an installer CD and a blank disk, or a kernel",
         )
-    for position, disk in enumerate(request.disks):
-        if disk.file is not None:
-            raise exception.InvalidRequest(
-                "file is the driver's own record",
-                field=f"disks.{position}.file",
-                value=disk.file.path,
-                remedy="give an image or a size_mib",
-            )
+    refuse_drivers_own(_drivers_own(request))
     addresses = request.config_drive.addresses if request.config_drive else ()
     for position, address in enumerate(addresses):
         if address.nic >= len(request.nics):
@@ -114,6 +107,39 @@ def _check_request(request: Instance) -> None:
                 value=address.nic,
                 remedy="count from 0",
             )
+
+
+def refuse_drivers_own(fields: Iterable[tuple[str, object]]) -> None:
+    """:raises kvmdriver.exception.InvalidRequest: one of the fields is set."""
+    for field, value in fields:
+        if value:
+            raise exception.InvalidRequest(
+                f"{field.rpartition('.')[2]} is the driver's own",
+                field=field,
+                remedy="leave it out",
+            )
+
+
+def _drivers_own(request: Instance) -> Iterator[tuple[str, object]]:
+    yield "tuning", request.tuning
+    yield "consoles.tcp_ports", request.consoles.tcp_ports
+    for position, disk in enumerate(request.disks):
+        yield from drivers_own_of_disk(disk, f"disks.{position}")
+    for position, nic in enumerate(request.nics):
+        yield from drivers_own_of_nic(nic, f"nics.{position}")
+
+
+def drivers_own_of_nic(nic: Nic, field: str) -> Iterator[tuple[str, object]]:
+    """Fields of a NIC that a request may not set, and their values."""
+    yield f"{field}.plug", nic.plug
+
+
+def drivers_own_of_disk(disk: Disk, field: str) -> Iterator[tuple[str, object]]:
+    """Fields of a disk that a request may not set, and their values."""
+    for name in ("file", "volume", "boot_order", "iothread"):
+        yield f"{field}.{name}", getattr(disk, name)
+    yield f"{field}.device", disk.device if disk.device in ("floppy", "lun") else None
+    yield f"{field}.bus", disk.bus if disk.bus == "fdc" else None
 
 
 def _check_vcpus(request: Instance, capabilities: DomainCapabilities) -> None:

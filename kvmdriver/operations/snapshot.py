@@ -9,12 +9,14 @@ from kvmdriver import exception
 from kvmdriver.definition.disks import copy_target
 from kvmdriver.hypervisor.domain import Domain
 from kvmdriver.hypervisor.events import Expectation
+from kvmdriver.hypervisor.hypervisor import Hypervisor
 from kvmdriver.model import Disk, Instance
 from kvmdriver.operations.context import Context, require_status
 from kvmdriver.operations.undo import undo_on_failure
 from kvmdriver.operations.view import agent_connected
 from kvmdriver.progress import Progress, ignore
 from kvmdriver.storage.copy import remove_file
+from kvmdriver.storage.qemu_img import QemuImg
 
 # How often the progress of a running copy is looked at, in seconds; its end comes as an event.
 _LOOK_SECONDS = 0.5
@@ -63,7 +65,15 @@ def snapshot(
         ):
             undo.add(remove_file, part)
             if status in ("running", "paused"):
-                _copy_running(context, domain, disk.name, part, image_format, progress)
+                copy_running(
+                    context.hypervisor,
+                    context.qemu_img,
+                    domain,
+                    disk.name,
+                    part,
+                    image_format,
+                    progress,
+                )
             else:
                 context.qemu_img.convert(
                     disk.file.path,
@@ -93,22 +103,29 @@ def _choose_disk(domain: Domain, instance: Instance, name: str | None) -> Disk:
     )
 
 
-def _copy_running(
-    context: Context,
+def copy_running(
+    hypervisor: Hypervisor,
+    qemu_img: QemuImg,
     domain: Domain,
     disk: str,
     part: str,
     image_format: str,
-    progress: Progress,
+    progress: Progress = ignore,
+    *,
+    must_freeze: bool = False,
 ) -> None:
+    """Copy a disk of a running guest, backing files included, into the new file ``part``.
+
+    :param must_freeze: fail where the guest agent cannot bring the file systems to rest.
+    """
     size = domain.block_info(disk)[0]
     # Made by us and then filled by QEMU: so the file is ours again when libvirt gives it back.
-    context.qemu_img.create(part, image_format, size_mib=-(-size // 1048576))
-    with context.events.expect(domain.uuid, "block-job", detail=(disk,)) as ready:
+    qemu_img.create(part, image_format, size_mib=-(-size // 1048576))
+    with hypervisor.events.expect(domain.uuid, "block-job", detail=(disk,)) as ready:
         domain.copy_disk(disk, copy_target(part, image_format))
         try:
             _wait_until_ready(domain, disk, ready, progress)
-            with _frozen(domain):
+            with _frozen(domain, must_freeze):
                 domain.end_block_job(disk)
         except BaseException:
             with contextlib.suppress(exception.KVMDriverError):
@@ -135,10 +152,13 @@ def _wait_until_ready(domain: Domain, disk: str, ready: Expectation, progress: P
 
 
 @contextlib.contextmanager
-def _frozen(domain: Domain) -> Iterator[None]:
+def _frozen(domain: Domain, must: bool) -> Iterator[None]:
     """The guest's file systems at rest, if its agent can do that."""
     frozen = False
-    if agent_connected(domain.xml()):
+    if must:
+        domain.freeze()
+        frozen = True
+    elif agent_connected(domain.xml()):
         with contextlib.suppress(exception.KVMDriverError):
             domain.freeze()
             frozen = True

@@ -57,7 +57,7 @@ class Qcow2Backend(DiskBackend):
             "qcow2",
             size_mib=size_mib,
             backing=image.path if image else None,
-            backing_format="raw" if image else None,
+            backing_format=image.format if image else None,
         )
 
 
@@ -74,7 +74,9 @@ class RawBackend(DiskBackend):
         size_mib: int | None,
         progress: Progress = ignore,
     ) -> None:
-        if image is not None:
+        if image is not None and image.format != "raw":
+            self._qemu_img.convert(image.path, image.format, path, "raw", progress=progress)
+        elif image is not None:
             copy_file(image.path, path, stage="copy disk", progress=progress)
         try:
             with open(path, "ab") as disk:

@@ -8,7 +8,7 @@ import logging
 import os
 import stat
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Literal
 
 from oslo_concurrency import lockutils
@@ -29,10 +29,14 @@ Role = Literal["disk", "cdrom", "file"]
 
 @dataclasses.dataclass(frozen=True)
 class CachedImage:
-    """An image in the cache, raw, read by all and written by nobody; size in MiB."""
+    """An image in the cache, read by all and written by nobody; size in MiB, as a guest sees it.
+
+    Our own are raw. A cache that was filled by nova's driver may hold qcow2 files as well.
+    """
 
     path: str
     size_mib: int
+    format: str = "raw"
 
 
 class ImageCache:
@@ -107,6 +111,45 @@ class ImageCache:
                     self._fill(image, role, path, progress)
         return CachedImage(path=path, size_mib=-(-os.path.getsize(path) // _MIB))
 
+    def fetch(
+        self,
+        name: str,
+        write: Callable[[str], None],
+        *,
+        role: Role,
+        declared: str | None,
+        progress: Progress = ignore,
+    ) -> CachedImage:
+        """The image that is cached under ``name``, written and looked at now if there is none.
+
+        :param write: puts the image's bytes into a file of the given path.
+        :param declared: the format that its owner gives.
+        :raises kvmdriver.exception.KVMDriverError: it is refused; nothing of it is left.
+        """
+        path = os.path.join(self.directory, name)
+        if not os.path.exists(path):
+            with lockutils.lock(f"image-{path}"):
+                if not os.path.exists(path):
+                    with contextlib.ExitStack() as stack:
+                        part = stack.enter_context(self._part())
+                        write(part)
+                        self._unpack(part, declared, role, path, stack, progress, copied=True)
+        if role == "disk" and inspect.starts_as_qcow2(path):
+            info = inspect.inspect(path, declared="qcow2", max_bytes=self._max_bytes)
+            return CachedImage(path=path, size_mib=info.size_mib, format="qcow2")
+        return CachedImage(path=path, size_mib=-(-os.path.getsize(path) // _MIB))
+
+    def make(self, name: str, write: Callable[[str], None]) -> CachedImage:
+        """A file of the host's own making under ``name``, e.g. an empty file system."""
+        path = os.path.join(self.directory, name)
+        if not os.path.exists(path):
+            with lockutils.lock(f"image-{path}"):
+                if not os.path.exists(path):
+                    with self._part() as part:
+                        write(part)
+                        self._publish(part, path)
+        return CachedImage(path=path, size_mib=-(-os.path.getsize(path) // _MIB))
+
     def _key(self, image: Image, role: Role) -> str:
         if image.checksum is not None:
             identity = image.checksum
@@ -127,23 +170,44 @@ class ImageCache:
     def _fill(self, image: Image, role: Role, path: str, progress: Progress) -> None:
         with contextlib.ExitStack() as stack:
             source = self._source(image, stack, progress)
-            if role == "file":
-                os.close(inspect.open_regular(source))
+            self._unpack(source, image.format, role, path, stack, progress)
+
+    def _unpack(
+        self,
+        source: str,
+        declared: str | None,
+        role: Role,
+        path: str,
+        stack: contextlib.ExitStack,
+        progress: Progress,
+        *,
+        copied: bool = False,
+    ) -> None:
+        """Inspect an image and publish it in the form that ``role`` needs.
+
+        :param copied: ``source`` is a part of our own, which can be moved instead of copied.
+        """
+        as_it_is = True
+        if role == "file":
+            os.close(inspect.open_regular(source))
+        else:
+            info = inspect.inspect(source, declared=declared, max_bytes=self._max_bytes)
+            as_it_is = info.format in ("raw", "iso")
+            if role == "cdrom" and not as_it_is:
+                raise exception.ImageUnacceptable(
+                    f"a CD drive takes ISO images, this one is {info.format}"
+                )
+        if as_it_is:
+            if copied:
+                self._publish(source, path)
+            else:
                 self._publish_copy(source, path, stack, progress)
-                return
-            info = inspect.inspect(source, declared=image.format, max_bytes=self._max_bytes)
-            if role == "cdrom" or info.format in ("raw", "iso"):
-                if info.format not in ("raw", "iso"):
-                    raise exception.ImageUnacceptable(
-                        f"a CD drive takes ISO images, this one is {info.format}"
-                    )
-                self._publish_copy(source, path, stack, progress)
-                return
-            if info.format == "qcow2":
-                self._qemu_img.check(source, info.format)
-            part = stack.enter_context(self._part())
-            self._qemu_img.convert(source, info.format, part, "raw", progress=progress)
-            self._publish(part, path)
+            return
+        if info.format == "qcow2":
+            self._qemu_img.check(source, info.format)
+        part = stack.enter_context(self._part())
+        self._qemu_img.convert(source, info.format, part, "raw", progress=progress)
+        self._publish(part, path)
 
     def _source(self, image: Image, stack: contextlib.ExitStack, progress: Progress) -> str:
         """A file with the image that nobody can change under our hands."""

@@ -28,7 +28,8 @@ _FORMATS = {
     "iso": "iso",
 }
 
-_MAGIC = {b"QFI\xfb": "qcow2", b"KDMV": "vmdk", b"vhdx": "vhdx"}
+_QCOW2 = b"QFI\xfb"
+_MAGIC = {_QCOW2: "qcow2", b"KDMV": "vmdk", b"vhdx": "vhdx"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +63,43 @@ def open_regular(path: str) -> int:
         os.close(descriptor)
         raise exception.ImageUnacceptable("the image is not a regular file", value=path)
     return descriptor
+
+
+def header_size(path: str) -> int:
+    """Virtual size in bytes of a qcow2 disk of ours, from its header alone.
+
+    Bytes 24 to 31, big-endian (https://www.qemu.org/docs/master/interop/qcow2.html). A process
+    for the same costs a thousand times as much. A guest cannot write the header of its disk.
+
+    :raises kvmdriver.exception.ImageUnacceptable: it is no qcow2 image.
+    """
+    with open(path, "rb") as disk:
+        header = disk.read(32)
+    if len(header) < 32 or header[:4] != _QCOW2:
+        raise exception.ImageUnacceptable("the disk is no qcow2 image", value=path)
+    return int.from_bytes(header[24:32], "big")
+
+
+def header_backing(path: str) -> str | None:
+    """Backing file of a qcow2 disk of ours, from its header (bytes 8 to 19); None for none.
+
+    :raises kvmdriver.exception.ImageUnacceptable: it is no qcow2 image.
+    """
+    with open(path, "rb") as disk:
+        header = disk.read(32)
+        if len(header) < 32 or header[:4] != _QCOW2:
+            raise exception.ImageUnacceptable("the disk is no qcow2 image", value=path)
+        offset = int.from_bytes(header[8:16], "big")
+        if offset == 0:
+            return None
+        disk.seek(offset)
+        return disk.read(int.from_bytes(header[16:20], "big")).decode(errors="replace")
+
+
+def starts_as_qcow2(path: str) -> bool:
+    """Whether a file of the cache is a qcow2 image. Never ask this of a file that guests write."""
+    with open(path, "rb") as image:
+        return image.read(4) == _QCOW2
 
 
 def inspect(path: str, *, declared: str | None = None, max_bytes: int) -> ImageInfo:

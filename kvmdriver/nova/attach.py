@@ -1,0 +1,160 @@
+"""Attaching and detaching volumes and interfaces."""
+
+from typing import Any
+
+from nova.objects.instance import Instance as NovaInstance
+from os_brick import exception as brick_exception
+from oslo_log import log as logging
+
+from kvmdriver import exception
+from kvmdriver.definition.disks import disk_element, free_name
+from kvmdriver.definition.nics import nic_element
+from kvmdriver.hypervisor.domain import Domain
+from kvmdriver.nova import block_devices, nics, vifs, volumes
+from kvmdriver.nova.block_devices import Slot
+from kvmdriver.nova.node import Node
+from kvmdriver.operations import attach as operations
+from kvmdriver.operations.undo import undo_on_failure
+from nova import exception as nova_exception
+
+LOG = logging.getLogger(__name__)
+
+
+def attach_volume(
+    node: Node,
+    connection_info: dict[str, Any],
+    instance: NovaInstance,
+    mountpoint: str,
+    disk_bus: str | None,
+    device_type: str | None,
+    encryption: Any,
+) -> None:
+    """Connect a volume and plug it in, into the running guest as well.
+
+    :raises nova.exception.VolumeEncryptionNotSupported: the volume is encrypted by the host.
+    """
+    if encryption:
+        raise nova_exception.VolumeEncryptionNotSupported(
+            volume_type=connection_info.get("driver_volume_type"),
+            volume_id=connection_info.get("serial"),
+        )
+    with node.locks.hold(instance.uuid), undo_on_failure() as undo:
+        domain = node.domain(instance)
+        volumes.connect(node, connection_info)
+        undo.add(_disconnect, node, connection_info)
+        machine = node.machine(instance.image_meta, instance)
+        device = device_type or "disk"
+        slot = Slot(
+            name=block_devices.bare(mountpoint) or "",
+            bus=block_devices.bus_of(disk_bus, instance.image_meta, device, machine),
+            device=device,
+            volume={"connection_info": connection_info},
+        )
+        disk = volumes.to_model(node, slot)
+        live = domain.is_active()
+        operations.ensure_scsi_controller(domain, disk, live)
+        domain.attach(disk_element(disk), live=live, config=True)
+
+
+def _disconnect(node: Node, connection_info: dict[str, Any]) -> None:
+    volumes.disconnect(node, connection_info)
+
+
+def detach_volume(
+    node: Node, connection_info: dict[str, Any], instance: NovaInstance, mountpoint: str
+) -> None:
+    """Unplug a volume and disconnect it. One that is not plugged in is still disconnected.
+
+    :raises nova.exception.DeviceDetachFailed: the guest does not let go of it.
+    """
+    name = block_devices.bare(mountpoint)
+    domain = node.hypervisor.find(instance.uuid)
+    if domain is not None:
+        with node.locks.hold(instance.uuid):
+            _detach(node, domain, f"devices/disk[target[@dev='{name}']]", mountpoint)
+    try:
+        volumes.disconnect(node, connection_info)
+    except brick_exception.VolumeDeviceNotFound as error:
+        LOG.warning("the volume was gone already: %s", error, instance=instance)
+
+
+def _detach(node: Node, domain: Domain, path: str, device: str) -> None:
+    try:
+        operations.detach_device(
+            node.hypervisor,
+            domain,
+            path,
+            device,
+            attempts=node.conf.libvirt.device_detach_attempts,
+            seconds=node.conf.libvirt.device_detach_timeout,
+        )
+    except exception.OperationTimeout as error:
+        raise nova_exception.DeviceDetachFailed(device=device, reason=str(error)) from error
+
+
+def extend_volume(
+    node: Node, connection_info: dict[str, Any], instance: NovaInstance, requested_size: int
+) -> None:
+    """Show a running guest the new size of a volume.
+
+    :param requested_size: bytes; what counts is the size that the host finds.
+    """
+    size = volumes.extend(node, connection_info, requested_size)
+    domain = node.domain(instance)
+    if not domain.is_active():
+        return
+    serial = connection_info.get("serial")
+    for disk in domain.xml().iterfind("devices/disk"):
+        target = disk.find("target")
+        if disk.findtext("serial") == serial and target is not None:
+            domain.resize_block(target.get("dev", ""), size)
+            return
+    raise nova_exception.ExtendVolumeNotSupported(
+        f"the guest has no disk with the serial number {serial}"
+    )
+
+
+def attach_interface(node: Node, instance: NovaInstance, image_meta: Any, vif: Any) -> None:
+    """Plug an interface in, on the host and into the guest."""
+    with node.locks.hold(instance.uuid), undo_on_failure() as undo:
+        domain = node.domain(instance)
+        undo.add(vifs.unplug, node, instance, vif)
+        vifs.plug(node, instance, vif)
+        nic = nics.translate(node.conf, vif, image_meta, instance.flavor)
+        try:
+            domain.attach(nic_element(nic), live=domain.is_active(), config=True)
+        except exception.KVMDriverError as error:
+            raise nova_exception.InterfaceAttachFailed(instance_uuid=instance.uuid) from error
+
+
+def detach_interface(node: Node, instance: NovaInstance, vif: Any) -> None:
+    """Unplug an interface; nothing happens when the guest does not have it."""
+    with node.locks.hold(instance.uuid):
+        domain = node.hypervisor.find(instance.uuid)
+        if domain is not None:
+            mac = vif["address"].lower()
+            try:
+                _detach(
+                    node, domain, f"devices/interface[mac[@address='{mac}']]", f"interface {mac}"
+                )
+            except nova_exception.DeviceDetachFailed as error:
+                raise nova_exception.InterfaceDetachFailed(instance_uuid=instance.uuid) from error
+    vifs.unplug(node, instance, vif)
+
+
+def next_device_name(node: Node, instance: NovaInstance, bdms: Any, block_device: Any) -> str:
+    """A free device name for a volume, on the bus that it asks for or its image has."""
+    machine = node.machine(instance.image_meta, instance)
+    device = block_device.device_type or "disk"
+    bus = block_devices.bus_of(block_device.disk_bus, instance.image_meta, device, machine)
+    block_device.disk_bus, block_device.device_type = bus, device
+    taken = {block_devices.bare(bdm.device_name) or "" for bdm in bdms}
+    domain = node.hypervisor.find(instance.uuid)
+    if domain is not None:
+        for target in domain.xml().iterfind("devices/disk/target"):
+            taken.add(target.get("dev", ""))
+    taken.add(block_devices.bare(instance.root_device_name) or "")
+    try:
+        return "/dev/" + free_name(bus, taken)
+    except ValueError as error:
+        raise nova_exception.TooManyDiskDevices(maximum=26) from error

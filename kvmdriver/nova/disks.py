@@ -1,0 +1,221 @@
+"""The files of an instance's local disks, and all its disks as the model has them."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from typing import Any
+
+import nova.privsep.fs
+from nova.api.metadata import base as instance_metadata
+from nova.objects.image_meta import ImageMeta
+from nova.objects.instance import Instance as NovaInstance
+
+from kvmdriver.model import Disk, DiskFile
+from kvmdriver.model.layout import InstanceLayout
+from kvmdriver.nova import images, placement, volumes
+from kvmdriver.nova.block_devices import Slot
+from kvmdriver.nova.node import Node
+from kvmdriver.storage import backend, inspect
+from kvmdriver.storage.copy import copy_file, remove_file
+from nova import exception as nova_exception
+from nova.virt import configdrive
+
+_MIB = 1024 * 1024
+
+
+def file_format(node: Node, layout: InstanceLayout, name: str) -> str:
+    """Format of a local disk: what ``disk.info`` says, else as configured.
+
+    Never read from the disk itself, which the guest can write.
+    """
+    if name.startswith("disk.config"):
+        return "raw"
+    known = read_formats(layout).get(layout.file(name))
+    return known or node.conf.kvm_storage.disk_format
+
+
+def read_formats(layout: InstanceLayout) -> dict[str, str]:
+    """``disk.info``: the format of each disk by its path, as Nova's in-tree driver keeps it."""
+    try:
+        with open(layout.file("disk.info")) as file:
+            return dict(json.load(file))
+    except (OSError, ValueError):
+        return {}
+
+
+def write_formats(layout: InstanceLayout, formats: dict[str, str]) -> None:
+    path = layout.file("disk.info")
+    with open(path + ".new", "w") as file:
+        json.dump(formats, file)
+    os.rename(path + ".new", path)
+
+
+def to_model(
+    node: Node, instance: NovaInstance, layout: InstanceLayout, slot: Slot, image_meta: ImageMeta
+) -> Disk:
+    """A disk at its place, with its cache mode, limits and so on."""
+    if slot.volume is not None:
+        return volumes.to_model(node, slot)
+    assert slot.file is not None  # noqa: S101 what is no volume is a file
+    config = slot.file.startswith("disk.config")
+    file = DiskFile.model_validate(
+        {"path": layout.file(slot.file), "format": file_format(node, layout, slot.file)}
+    )
+    cdrom = slot.device == "cdrom"
+    return Disk.model_validate(
+        {
+            "name": slot.name,
+            "device": slot.device,
+            "bus": slot.bus,
+            "file": file,
+            "cache": node.cache_mode("file"),
+            "discard": node.conf.libvirt.hw_disk_discard == "unmap" and not cdrom,
+            "limits": None if config or cdrom else placement.disk_limits(instance.flavor),
+            "boot_order": slot.boot_order,
+            "iothread": 1 if slot.bus == "virtio" else None,
+        }
+    )
+
+
+def make_files(
+    node: Node,
+    context: Any,
+    instance: NovaInstance,
+    slots: Iterable[Slot],
+    *,
+    image_id: str | None,
+) -> None:
+    """Make the file of each local disk that is not there yet; the config drive apart.
+
+    :param image_id: content of the root or rescue disk; None for a blank one.
+    """
+    layout = node.store.create(instance.uuid)
+    formats = read_formats(layout)
+    for slot in slots:
+        if slot.file is None or slot.file.startswith("disk.config"):
+            continue
+        path = layout.file(slot.file)
+        if os.path.exists(path):
+            continue
+        cdrom = slot.device == "cdrom"
+        disk_format = "raw" if cdrom else node.conf.kvm_storage.disk_format
+        formats[path] = disk_format
+        write_formats(layout, formats)
+        if slot.file in ("disk", "disk.rescue"):
+            _make_root(node, context, instance, slot, path, disk_format, image_id)
+        else:
+            _make_blank(node, slot, path, disk_format)
+
+
+def make_boot_files(
+    node: Node, context: Any, layout: InstanceLayout, kernel_id: str, ramdisk_id: str | None
+) -> None:
+    """Put kernel and ramdisk of a direct boot into the instance's directory."""
+    for image_id, path in ((kernel_id, layout.kernel), (ramdisk_id, layout.ramdisk)):
+        if image_id and not os.path.exists(path):
+            copy_file(images.get(node, context, image_id, "file").path, path)
+
+
+def _make_root(
+    node: Node,
+    context: Any,
+    instance: NovaInstance,
+    slot: Slot,
+    path: str,
+    disk_format: str,
+    image_id: str | None,
+) -> None:
+    maker = backend.load(disk_format, node.qemu_img)
+    if not image_id:
+        maker.create(path, image=None, size_mib=slot.size_mib or 1)
+        return
+    role = "cdrom" if slot.device == "cdrom" else "disk"
+    image = images.get(node, context, image_id, role, instance)  # type: ignore[arg-type]
+    if role == "cdrom":
+        copy_file(image.path, path)
+        return
+    if slot.size_mib is not None and image.size_mib > slot.size_mib:
+        raise nova_exception.FlavorDiskSmallerThanImage(
+            flavor_size=slot.size_mib * _MIB, image_size=image.size_mib * _MIB
+        )
+    maker.create(path, image=image, size_mib=slot.size_mib)
+
+
+def _make_blank(node: Node, slot: Slot, path: str, disk_format: str) -> None:
+    size_mib = slot.size_mib or 1
+    if slot.file_system == "swap":
+        name, label, kind = f"swap_{size_mib}", None, "swap"
+    else:
+        kind = slot.file_system or node.conf.default_ephemeral_format or "ext4"
+        digest = hashlib.sha1(kind.encode(), usedforsecurity=False).hexdigest()[:7]
+        name = f"ephemeral_{size_mib // 1024}_{digest}"
+        label = "ephemeral0"
+
+    def write(part: str) -> None:
+        with open(part, "ab") as file:
+            file.truncate(size_mib * _MIB)
+        nova.privsep.fs.unprivileged_mkfs(kind, part, label)
+
+    base = node.images.make(name, write)
+    backend.load(disk_format, node.qemu_img).create(path, image=base, size_mib=size_mib)
+
+
+def grow(node: Node, layout: InstanceLayout, slot: Slot) -> None:
+    """Make a disk as large as its slot says; it is never made smaller."""
+    if slot.file is None or slot.size_mib is None or slot.device != "disk":
+        return
+    path = layout.file(slot.file)
+    disk_format = file_format(node, layout, slot.file)
+    if virtual_size(path, disk_format) < slot.size_mib * _MIB:
+        node.qemu_img.resize(path, disk_format, slot.size_mib)
+
+
+def virtual_size(path: str, disk_format: str) -> int:
+    """Size in bytes of a local disk of ours, from its header."""
+    return inspect.header_size(path) if disk_format == "qcow2" else os.path.getsize(path)
+
+
+def make_config_drive(
+    node: Node,
+    context: Any,
+    instance: NovaInstance,
+    path: str,
+    *,
+    network_info: Any,
+    files: Any = None,
+    admin_password: str | None = None,
+) -> None:
+    """Write the config drive with nova's own builder.
+
+    :raises nova.exception.NovaException: it could not be written.
+    """
+    extra = {"admin_pass": admin_password} if admin_password else {}
+    metadata = instance_metadata.InstanceMetadata(
+        instance, content=files or [], extra_md=extra, network_info=network_info
+    )
+    part = path + ".part"
+    try:
+        with configdrive.ConfigDriveBuilder(instance_md=metadata) as builder:
+            builder.make_drive(part)
+        os.rename(part, path)
+    finally:
+        remove_file(part)
+
+
+def forget_formats(path: str, suffix: str) -> None:
+    """Take files with names that end in ``suffix`` out of a ``disk.info``."""
+    if not os.path.exists(path):
+        return
+    with open(path) as file:
+        formats = json.load(file)
+    kept = {name: kind for name, kind in formats.items() if not name.endswith(suffix)}
+    if kept != formats:
+        with open(path + ".new", "w") as file:
+            json.dump(kept, file)
+        os.rename(path + ".new", path)
+
+
+def backing_name(path: str, disk_format: str) -> str:
+    """File name of what a local disk of ours is an overlay of, empty for none."""
+    return os.path.basename(inspect.header_backing(path) or "") if disk_format == "qcow2" else ""

@@ -1,0 +1,51 @@
+"""What the guest agent (qemu-guest-agent) does for nova."""
+
+from nova.objects.image_meta import ImageMeta
+from nova.objects.instance import Instance as NovaInstance
+
+from kvmdriver import exception
+from kvmdriver.nova import translate
+from kvmdriver.nova.node import Node
+from nova import exception as nova_exception
+
+
+def _require(image_meta: ImageMeta) -> None:
+    """:raises nova.exception.QemuGuestAgentNotEnabled: the image does not ask for the agent."""
+    if not translate.wants_guest_agent(image_meta):
+        raise nova_exception.QemuGuestAgentNotEnabled()
+
+
+def set_admin_password(node: Node, instance: NovaInstance, password: str) -> None:
+    """:raises nova.exception.SetAdminPasswdNotSupported: the agent cannot do it."""
+    image_meta = instance.image_meta
+    _require(image_meta)
+    windows = image_meta.properties.get("os_type") == "windows" or instance.os_type == "windows"
+    user = image_meta.properties.get("os_admin_user") or ("Administrator" if windows else "root")
+    try:
+        node.domain(instance).set_user_password(user, password)
+    except exception.Unsupported as error:
+        raise nova_exception.SetAdminPasswdNotSupported() from error
+    except exception.OperationTimeout as error:
+        raise nova_exception.QemuGuestAgentNotEnabled() from error
+    except exception.HypervisorError as error:
+        raise nova_exception.InstancePasswordSetFailed(
+            instance=instance.uuid, reason=str(error)
+        ) from error
+
+
+def quiesce(node: Node, instance: NovaInstance, image_meta: ImageMeta, *, freeze: bool) -> None:
+    """Bring the guest's file systems to rest, or let them go on.
+
+    :raises nova.exception.InstanceQuiesceNotSupported: the agent does not do it.
+    """
+    _require(image_meta)
+    domain = node.domain(instance)
+    try:
+        if freeze:
+            domain.freeze()
+        else:
+            domain.thaw()
+    except exception.KVMDriverError as error:
+        raise nova_exception.InstanceQuiesceNotSupported(
+            instance_id=instance.uuid, reason=str(error)
+        ) from error

@@ -1,0 +1,311 @@
+"""Making, starting, stopping and removing instances."""
+
+import contextlib
+import os
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from lxml import etree
+from nova.objects.image_meta import ImageMeta
+from nova.objects.instance import Instance as NovaInstance
+from oslo_log import log as logging
+
+from kvmdriver import exception
+from kvmdriver.hypervisor.domain import Domain
+from kvmdriver.nova import block_devices, definition, device_metadata, disks, vifs, volumes
+from kvmdriver.nova.block_devices import Slot
+from kvmdriver.nova.node import Node
+from kvmdriver.operations import power
+from kvmdriver.operations.undo import undo_on_failure
+from nova import exception as nova_exception
+from nova.virt import driver as nova_driver
+
+LOG = logging.getLogger(__name__)
+
+
+def spawn(
+    node: Node,
+    context: Any,
+    instance: NovaInstance,
+    image_meta: ImageMeta,
+    *,
+    files: Any,
+    admin_password: str | None,
+    network_info: Any,
+    block_device_info: dict[str, Any] | None,
+    power_on: bool = True,
+) -> None:
+    """Make an instance and start it; nothing is left of it when that fails."""
+    machine = node.machine(image_meta, instance)
+    slots = block_devices.plan(instance, image_meta, block_device_info, machine)
+    with undo_on_failure() as undo:
+        undo.add(remove, node, instance)
+        undo.add(release_volumes, node, instance, block_device_info)
+        undo.add(vifs.unplug_all, node, instance, network_info)
+        # refused here before anything is downloaded, if it must be
+        connect_volumes(node, block_device_info)
+        root = definition.build(node, context, instance, image_meta, slots, network_info)
+        disks.make_files(node, context, instance, slots, image_id=instance.image_ref)
+        if instance.kernel_id:
+            disks.make_boot_files(
+                node, context, node.layout(instance), instance.kernel_id, instance.ramdisk_id
+            )
+
+        def prepare(domain: Domain) -> None:
+            instance.device_metadata = device_metadata.build(context, instance, domain)
+            if any(slot.file == "disk.config" for slot in slots):
+                disks.make_config_drive(
+                    node,
+                    context,
+                    instance,
+                    node.layout(instance).config_drive,
+                    network_info=network_info,
+                    files=files,
+                    admin_password=admin_password,
+                )
+
+        launch(node, instance, root, network_info, power_on=power_on, prepare=prepare)
+    remember_machine(instance, machine)
+
+
+def remember_machine(instance: NovaInstance, machine: str) -> None:
+    """Keep the machine type: a later default must not change the hardware under a guest."""
+    if not instance.system_metadata.get("image_hw_machine_type"):
+        instance.system_metadata["image_hw_machine_type"] = machine
+        instance.save()
+
+
+def launch(
+    node: Node,
+    instance: NovaInstance,
+    root: etree._Element,
+    network_info: Any,
+    *,
+    power_on: bool = True,
+    wait_for_neutron: bool = True,
+    prepare: Callable[[Domain], None] | None = None,
+) -> Domain:
+    """Plug the interfaces, define the domain and start it once neutron is ready.
+
+    :param prepare: called with the domain when its devices have addresses, before it starts.
+    """
+    with (
+        node.locks.hold(instance.uuid),
+        vifs.wired(node, instance, network_info, wait=wait_for_neutron and power_on) as waits,
+    ):
+        vifs.plug_all(node, instance, network_info)
+        domain = node.hypervisor.define(root)
+        node.states.forget()
+        if prepare is not None:
+            prepare(domain)
+        if power_on:
+            domain.start(paused=waits)
+    if waits:
+        domain.unpause()
+    node.states.forget()
+    return domain
+
+
+def connect_volumes(node: Node, block_device_info: dict[str, Any] | None) -> None:
+    for entry in nova_driver.block_device_info_get_mapping(block_device_info):
+        if entry["connection_info"]:
+            volumes.connect(node, entry["connection_info"])
+
+
+def release_volumes(
+    node: Node,
+    instance: NovaInstance,
+    block_device_info: dict[str, Any] | None,
+    *,
+    force: bool = True,
+    ignore_errors: bool = True,
+) -> None:
+    for entry in nova_driver.block_device_info_get_mapping(block_device_info):
+        connection_info = entry["connection_info"]
+        if not connection_info:
+            continue
+        try:
+            volumes.disconnect(node, connection_info, force=force)
+        except Exception:
+            if not ignore_errors:
+                raise
+            LOG.exception("could not release volume %s", entry.get("volume_id"), instance=instance)
+
+
+def remove(node: Node, instance: NovaInstance) -> None:
+    """The domain and all of the instance's files."""
+    undefine(node, instance)
+    shutil.rmtree(node.layout(instance).directory, ignore_errors=True)
+
+
+def undefine(node: Node, instance: NovaInstance, *, keep_nvram: bool = False) -> None:
+    domain = node.hypervisor.find(instance.uuid)
+    if domain is not None:
+        domain.destroy()
+        with contextlib.suppress(exception.InstanceNotFound):
+            domain.undefine(keep_nvram=keep_nvram)
+    node.states.forget()
+
+
+def destroy(node: Node, instance: NovaInstance) -> None:
+    """Switch an instance off; no error when it is gone."""
+    domain = node.hypervisor.find(instance.uuid)
+    if domain is not None:
+        domain.destroy()
+    node.states.forget()
+
+
+def cleanup(
+    node: Node,
+    instance: NovaInstance,
+    network_info: Any,
+    block_device_info: dict[str, Any] | None,
+    *,
+    destroy_disks: bool,
+    destroy_vifs: bool = True,
+    remove_directory: bool | None = None,
+) -> None:
+    """Take back what an instance has on this host."""
+    if destroy_vifs:
+        vifs.unplug_all(node, instance, network_info, ignore_errors=True)
+    release_volumes(node, instance, block_device_info, ignore_errors=destroy_disks)
+    undefine(node, instance, keep_nvram=not destroy_disks)
+    if destroy_disks if remove_directory is None else remove_directory:
+        attempts = int(instance.system_metadata.get("clean_attempts", "0"))
+        done = delete_files(node, instance)
+        # nova's periodic task that removes left-overs reads both
+        instance.system_metadata["clean_attempts"] = str(attempts + 1)
+        if done:
+            instance.cleaned = True
+        with contextlib.suppress(nova_exception.InstanceNotFound):
+            instance.save()
+
+
+def delete_files(node: Node, instance: NovaInstance) -> bool:
+    """Remove an instance's directory, and what a resize has put aside; True when all is gone.
+
+    The directory gets another name first: a new instance of the same UUID (a rebuild) must never
+    meet half-removed files.
+    """
+    directory = node.layout(instance).directory
+    doomed = directory + "_del"
+    for source in (directory, directory + "_resize"):
+        shutil.rmtree(doomed, ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(source, doomed)
+    shutil.rmtree(doomed, ignore_errors=True)
+    return not any(os.path.exists(path) for path in (directory, doomed, directory + "_resize"))
+
+
+def reboot(
+    node: Node,
+    context: Any,
+    instance: NovaInstance,
+    network_info: Any,
+    block_device_info: dict[str, Any] | None,
+    *,
+    soft: bool,
+) -> None:
+    """Soft: the guest shuts down and starts again. Hard, or where it does not: off and on."""
+    if soft and soft_reboot(node, instance):
+        return
+    hard_reboot(node, context, instance, network_info, block_device_info)
+
+
+def soft_reboot(node: Node, instance: NovaInstance) -> bool:
+    """Whether the guest has rebooted within [libvirt] wait_soft_reboot_seconds."""
+    domain = node.domain(instance)
+    if domain.status() != "running":
+        return False
+    seconds = node.conf.libvirt.wait_soft_reboot_seconds
+    done = power.shut_down(node.hypervisor, domain, seconds, "rebooted", domain.reboot)
+    node.states.forget()
+    return done
+
+
+def hard_reboot(
+    node: Node,
+    context: Any,
+    instance: NovaInstance,
+    network_info: Any,
+    block_device_info: dict[str, Any] | None,
+    *,
+    image_meta: ImageMeta | None = None,
+    power_on: bool = True,
+) -> None:
+    """Switch off, define anew from what nova knows, start: mends almost everything."""
+    image_meta = image_meta or instance.image_meta
+    destroy(node, instance)
+    undefine(node, instance, keep_nvram=True)
+    connect_volumes(node, block_device_info)
+    machine = node.machine(image_meta, instance)
+    slots = block_devices.plan(instance, image_meta, block_device_info, machine)
+    root = definition.build(node, context, instance, image_meta, slots, network_info)
+    disks.make_files(node, context, instance, slots, image_id=instance.image_ref)
+    layout = node.layout(instance)
+    if instance.kernel_id:
+        disks.make_boot_files(node, context, layout, instance.kernel_id, instance.ramdisk_id)
+    restore_config_drive(node, context, instance, slots, network_info)
+    launch(node, instance, root, network_info, power_on=power_on, wait_for_neutron=False)
+
+
+def restore_config_drive(
+    node: Node, context: Any, instance: NovaInstance, slots: Sequence[Slot], network_info: Any
+) -> None:
+    """Make the config drive again if it has got lost."""
+    path = node.layout(instance).config_drive
+    if any(slot.file == "disk.config" for slot in slots) and not os.path.exists(path):
+        disks.make_config_drive(node, context, instance, path, network_info=network_info)
+
+
+def power_off(node: Node, instance: NovaInstance, timeout: int, retry_interval: int) -> None:
+    """Give the guest ``timeout`` seconds to shut down, then switch it off.
+
+    The power button is pressed again every ``retry_interval`` seconds: a guest that is still in
+    its firmware does not notice the first time.
+    """
+    domain = node.hypervisor.find(instance.uuid)
+    if domain is None:
+        return
+    if timeout and domain.status() == "running":
+        power.shut_down(
+            node.hypervisor,
+            domain,
+            timeout,
+            "stopped",
+            domain.press_power_button,
+            again=retry_interval or timeout,
+        )
+    domain.destroy()
+    node.states.forget()
+
+
+def resume(
+    node: Node,
+    context: Any,
+    instance: NovaInstance,
+    network_info: Any,
+    block_device_info: dict[str, Any] | None,
+) -> None:
+    """Bring a suspended instance back."""
+    connect_volumes(node, block_device_info)
+    domain = node.domain(instance)
+    vifs.plug_all(node, instance, network_info)
+    if not domain.is_active():
+        domain.start()
+    node.states.forget()
+    sync_time(domain)
+
+
+def sync_time(domain: Domain) -> None:
+    """Set the guest's clock after a pause, where its agent can."""
+    with contextlib.suppress(exception.KVMDriverError):
+        domain.set_time(time.time())
+
+
+def on_domain(node: Node, instance: NovaInstance, action: Callable[[Domain], None]) -> None:
+    """Do something to the instance's domain."""
+    action(node.domain(instance))
+    node.states.forget()

@@ -1,0 +1,166 @@
+"""Resize and cold migration on one host: the old directory is put aside until it is confirmed."""
+
+import contextlib
+import json
+import os
+import shutil
+from typing import Any
+
+from nova.objects.flavor import Flavor
+from nova.objects.image_meta import ImageMeta
+from nova.objects.instance import Instance as NovaInstance
+from nova.objects.migration import Migration
+
+from kvmdriver.nova import block_devices, definition, disks, lifecycle, vifs
+from kvmdriver.nova.node import Node
+from kvmdriver.operations.undo import undo_on_failure
+from kvmdriver.storage.copy import copy_file
+from nova import exception as nova_exception
+from nova.virt import driver as nova_driver
+
+_ASIDE = "_resize"
+
+# swap is made anew: nothing in it outlives the guest's shutdown
+_NOT_COPIED = ("disk.swap", "disk.config", "console.log", "unrescue.xml")
+
+
+def migrate_disk_and_power_off(
+    node: Node,
+    instance: NovaInstance,
+    dest: str,
+    flavor: Flavor,
+    network_info: Any,
+    block_device_info: dict[str, Any] | None,
+    timeout: int,
+    retry_interval: int,
+) -> str:
+    """Switch off, put the directory aside and copy its disks to a fresh one; disks as JSON.
+
+    :raises nova.exception.InstanceFaultRollback: it cannot be done, and nothing was changed.
+    """
+    _check(node, instance, dest, flavor, block_device_info)
+    layout = node.layout(instance)
+    aside = layout.directory + _ASIDE
+    lifecycle.power_off(node, instance, timeout, retry_interval)
+    vifs.unplug_all(node, instance, network_info)
+    lifecycle.release_volumes(node, instance, block_device_info, force=False, ignore_errors=False)
+    info = disk_info(node, instance)
+    shutil.rmtree(aside, ignore_errors=True)
+    os.rename(layout.directory, aside)
+    with undo_on_failure() as undo:
+        undo.add(_put_back, layout.directory)
+        node.store.create(instance.uuid)
+        for entry in os.scandir(aside):
+            if entry.is_file(follow_symlinks=False) and entry.name not in _NOT_COPIED:
+                copy_file(entry.path, layout.file(entry.name))
+    return json.dumps(info)
+
+
+def _check(
+    node: Node,
+    instance: NovaInstance,
+    dest: str,
+    flavor: Flavor,
+    block_device_info: dict[str, Any] | None,
+) -> None:
+    old = instance.flavor
+    mapping = nova_driver.block_device_info_get_mapping(block_device_info)
+    from_volume = any(entry.get("boot_index") == 0 for entry in mapping)
+    ephemerals = nova_driver.block_device_info_get_ephemerals(block_device_info)
+    ephemeral_gb = sum(entry["size"] for entry in ephemerals) or old.ephemeral_gb
+    if (flavor.root_gb < old.root_gb and not from_volume) or flavor.ephemeral_gb < ephemeral_gb:
+        raise nova_exception.InstanceFaultRollback(
+            nova_exception.ResizeError(
+                reason=f"disks cannot be made smaller: {old.root_gb} and {ephemeral_gb} GiB to "
+                f"{flavor.root_gb} and {flavor.ephemeral_gb} GiB"
+            )
+        )
+    if dest not in (node.conf.my_ip, node.conf.host):
+        raise nova_exception.InstanceFaultRollback(
+            nova_exception.MigrationPreCheckError(
+                reason=f"kvmdriver cannot copy disks to another host yet ({dest})"
+            )
+        )
+
+
+def _put_back(directory: str) -> None:
+    shutil.rmtree(directory, ignore_errors=True)
+    os.rename(directory + _ASIDE, directory)
+
+
+def disk_info(node: Node, instance: NovaInstance) -> list[dict[str, Any]]:
+    """The local disks, as one compute service tells another."""
+    layout = node.layout(instance)
+    found = []
+    for name in sorted(os.listdir(layout.directory)):
+        if not name.startswith("disk") or name == "disk.info" or "." in name[5:]:
+            continue
+        path = layout.file(name)
+        kind = disks.file_format(node, layout, name)
+        virtual = disks.virtual_size(path, kind)
+        actual = os.stat(path).st_blocks * 512
+        found.append(
+            {
+                "type": kind,
+                "path": path,
+                "virt_disk_size": virtual,
+                "backing_file": disks.backing_name(path, kind),
+                "disk_size": actual,
+                "over_committed_disk_size": max(0, virtual - actual) if kind == "qcow2" else 0,
+            }
+        )
+    return found
+
+
+def finish_migration(
+    node: Node,
+    context: Any,
+    instance: NovaInstance,
+    network_info: Any,
+    image_meta: ImageMeta,
+    resize_instance: bool,
+    block_device_info: dict[str, Any] | None,
+    power_on: bool,
+) -> None:
+    """Start the instance with its new size."""
+    machine = node.machine(image_meta, instance)
+    layout = node.layout(instance)
+    lifecycle.connect_volumes(node, block_device_info)
+    slots = block_devices.plan(instance, image_meta, block_device_info, machine)
+    disks.make_files(node, context, instance, slots, image_id=instance.image_ref)
+    if resize_instance:
+        for slot in slots:
+            if slot.file_system != "swap" and slot.file != "disk.config":
+                disks.grow(node, layout, slot)
+    lifecycle.restore_config_drive(node, context, instance, slots, network_info)
+    root = definition.build(node, context, instance, image_meta, slots, network_info)
+    # the domain of the old size has another definition; its NVRAM goes on being used
+    lifecycle.undefine(node, instance, keep_nvram=True)
+    domain = lifecycle.launch(
+        node, instance, root, network_info, power_on=power_on, wait_for_neutron=False
+    )
+    if power_on:
+        lifecycle.sync_time(domain)
+
+
+def confirm_migration(node: Node, instance: NovaInstance, migration: Migration) -> None:
+    """Throw the old size away."""
+    shutil.rmtree(node.layout(instance).directory + _ASIDE, ignore_errors=True)
+
+
+def finish_revert_migration(
+    node: Node,
+    context: Any,
+    instance: NovaInstance,
+    network_info: Any,
+    block_device_info: dict[str, Any] | None,
+    power_on: bool,
+) -> None:
+    """Go back to the old size, with the disks as they were."""
+    directory = node.layout(instance).directory
+    with contextlib.suppress(FileNotFoundError):
+        os.stat(directory + _ASIDE)
+        _put_back(directory)
+    lifecycle.hard_reboot(
+        node, context, instance, network_info, block_device_info, power_on=power_on
+    )

@@ -1,0 +1,57 @@
+"""What nova-compute checks and makes good when it starts."""
+
+from typing import Any
+
+from oslo_log import log as logging
+
+from kvmdriver import exception
+from kvmdriver.host import platform as host_platform
+from kvmdriver.nova import resources
+from kvmdriver.nova.node import Node
+from nova import exception as nova_exception
+
+LOG = logging.getLogger(__name__)
+
+# libvirt before 7.0 has no virDomainSetMetadata events on all transports, QEMU before 5.2 no
+# stable names of block jobs: the oldest that Debian 11 has and that were tried.
+MIN_LIBVIRT = 7_000_000
+MIN_QEMU = 5_002_000
+
+
+def prepare(node: Node) -> None:
+    """Connect to libvirt and check that guests can run here.
+
+    :raises kvmdriver.exception.KVMDriverError: they cannot, and why.
+    """
+    node.store.prepare()
+    qemu, libvirtd = node.hypervisor.version_numbers()
+    for name, have, least in (("QEMU", qemu, MIN_QEMU), ("libvirt", libvirtd, MIN_LIBVIRT)):
+        if have < least:
+            raise exception.ConfigurationError(
+                f"{name} {have} is older than {least}", remedy=f"upgrade {name}"
+            )
+    host_platform.choose_virt_type(node.hypervisor, node.conf.kvm.virt_type, fallback=False)
+    node.capabilities()
+    resources.shared_cpus(node)
+    resources.dedicated_cpus(node)
+    for path in node.images.sweep():
+        LOG.warning("removed %s, left by a process that was killed", path)
+
+
+def check_instances(node: Node, instances: Any) -> None:
+    """Pinned instances must fit the CPUs that the configuration has now.
+
+    :raises nova.exception.InvalidConfiguration: one is pinned to a CPU that is no longer ours.
+    """
+    dedicated, shared = resources.dedicated_cpus(node), resources.shared_cpus(node)
+    if not dedicated:
+        dedicated = shared
+    for instance in instances:
+        topology = instance.numa_topology
+        for cell in topology.cells if topology else ():
+            lost = set((cell.cpu_pinning or {}).values()) - dedicated
+            if lost:
+                raise nova_exception.InvalidConfiguration(
+                    f"instance {instance.uuid} is pinned to CPUs {sorted(lost)}, which are not in "
+                    f"[compute] cpu_dedicated_set; put them back, or move the instance first"
+                )

@@ -1,0 +1,8 @@
+"""Where nova looks for ``compute_driver = kvmdriver.KVMDriver``: below ``nova.virt``, nowhere else.
+
+Everything is in ``kvmdriver.nova``; the class is found as every driver of kvmdriver is.
+"""
+
+from kvmdriver.nova.load import load
+
+KVMDriver = load("kvmdriver.KVMDriver")

@@ -1,0 +1,72 @@
+"""Names that the whole stack agrees on: directories, ports, the password of everything."""
+
+import dataclasses
+import os
+import sys
+
+HOST = "kvm1"
+PASSWORD = "stack"  # noqa: S105 nothing of it can be reached from outside
+PUBLIC_GATEWAY = "172.29.9.1"
+PUBLIC_CIDR = "172.29.9.0/24"
+
+PORTS = {
+    "mariadb": 13306,
+    "rabbitmq": 15672,
+    "rabbitmq-dist": 15673,
+    "epmd": 15674,
+    "keystone": 15000,
+    "glance": 19292,
+    "placement": 18778,
+    "nova": 18774,
+    "neutron": 19696,
+    "ovsdb": 16640,
+}
+
+
+def url(service: str, path: str = "") -> str:
+    return f"http://127.0.0.1:{PORTS[service]}{path}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Paths:
+    """Everything of a stack lies below one directory."""
+
+    root: str
+
+    @classmethod
+    def default(cls) -> "Paths":
+        return cls(os.environ.get("KVMDRIVER_OPENSTACK", "/var/tmp/kvmdriver-openstack"))
+
+    def etc(self, name: str = "") -> str:
+        return os.path.join(self.root, "etc", name)
+
+    def data(self, name: str = "") -> str:
+        return os.path.join(self.root, "data", name)
+
+    def log(self, name: str) -> str:
+        return os.path.join(self.root, "log", f"{name}.log")
+
+    @property
+    def bin(self) -> str:
+        return os.path.join(self.root, "bin")
+
+    @property
+    def instances(self) -> str:
+        return os.path.join(self.root, "instances")
+
+    @property
+    def laboratory(self) -> str:
+        """State of the namespaces in which everything runs: libvirt's directories."""
+        return os.path.join(self.root, "host")
+
+    @property
+    def environment(self) -> str:
+        """The Python environment that runs this."""
+        return sys.prefix
+
+    def tool(self, name: str) -> str:
+        return os.path.join(self.environment, "bin", name)
+
+    def installed(self, name: str) -> str:
+        """A file that a package has put into the environment's etc."""
+        return os.path.join(self.environment, "etc", name)

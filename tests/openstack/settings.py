@@ -1,0 +1,309 @@
+"""The configuration of every service: one function for each, sections as plain mappings."""
+
+import configparser
+import os
+import shutil
+
+from tests.openstack.paths import (
+    HOST,
+    PASSWORD,
+    PORTS,
+    PUBLIC_GATEWAY,
+    Paths,
+    url,
+)
+
+Sections = dict[str, dict[str, object]]
+
+
+def write_all(paths: Paths, driver: str) -> None:
+    """Write all configuration files. ``driver`` is the compute_driver of the first host."""
+    for directory in ("keystone", "glance", "placement", "neutron", "nova"):
+        os.makedirs(paths.etc(directory), exist_ok=True)
+    for directory in ("glance/images", "glance/staging", "glance/tasks", "lock", "neutron"):
+        os.makedirs(paths.data(directory), exist_ok=True)
+    for source, target in (
+        ("glance/glance-api-paste.ini", "glance"),
+        ("neutron/api-paste.ini", "neutron"),
+        ("neutron/rootwrap.conf", "neutron"),
+        ("nova/api-paste.ini", "nova"),
+    ):
+        shutil.copy(paths.installed(source), paths.etc(target))
+    shutil.copytree(
+        paths.installed("neutron/rootwrap.d"), paths.etc("neutron/rootwrap.d"), dirs_exist_ok=True
+    )
+    _write(paths.etc("keystone/keystone.conf"), keystone(paths))
+    _write(paths.etc("glance/glance-api.conf"), glance(paths))
+    _write(paths.etc("placement/placement.conf"), placement(paths))
+    _write(paths.etc("neutron/neutron.conf"), neutron(paths, HOST))
+    _write(paths.etc("neutron/ml2.ini"), ml2())
+    _write(paths.etc("neutron/ovs-agent.ini"), ovs_agent(paths))
+    _write(paths.etc("neutron/dhcp-agent.ini"), dhcp_agent())
+    _write(paths.etc("neutron/l3-agent.ini"), l3_agent())
+    _write(paths.etc("nova/nova.conf"), nova(paths))
+    _write(paths.etc("nova/nova-compute.conf"), nova_compute(paths, HOST, driver))
+
+
+def _write(path: str, sections: Sections) -> None:
+    parser = configparser.RawConfigParser()
+    for section, values in sections.items():
+        if section != "DEFAULT":
+            parser.add_section(section)
+        for name, value in values.items():
+            text = str(value).lower() if isinstance(value, bool) else str(value)
+            parser.set(section, name, text)
+    with open(path, "w") as target:
+        parser.write(target)
+
+
+def _account(user: str) -> dict[str, object]:
+    return {
+        "auth_type": "password",
+        "auth_url": url("keystone", "/v3"),
+        "project_name": "service",
+        "project_domain_name": "Default",
+        "user_domain_name": "Default",
+        "region_name": "RegionOne",
+        "username": user,
+        "password": PASSWORD,
+    }
+
+
+def _token_check(user: str) -> dict[str, object]:
+    return {
+        "www_authenticate_uri": url("keystone", "/v3"),
+        "service_token_roles": "service",
+        "service_token_roles_required": True,
+        **_account(user),
+    }
+
+
+def _database(name: str) -> dict[str, object]:
+    return {"connection": database_url(name), "max_pool_size": 10}
+
+
+def database_url(name: str) -> str:
+    return f"mysql+pymysql://stack:{PASSWORD}@127.0.0.1:{PORTS['mariadb']}/{name}?charset=utf8"
+
+
+def broker_url() -> str:
+    return f"rabbit://guest:guest@127.0.0.1:{PORTS['rabbitmq']}/"
+
+
+def keystone(paths: Paths) -> Sections:
+    keys = paths.etc("keystone/keys")
+    return {
+        "database": _database("keystone"),
+        "token": {"provider": "fernet"},
+        "fernet_tokens": {"key_repository": keys},
+        "fernet_receipts": {"key_repository": keys},
+        "credential": {"key_repository": paths.etc("keystone/credentials")},
+        "cache": {"enabled": True, "backend": "dogpile.cache.memory"},
+    }
+
+
+def glance(paths: Paths) -> Sections:
+    return {
+        "DEFAULT": {
+            "enabled_backends": "file:file",
+            "enabled_import_methods": "[glance-direct]",
+            "worker_self_reference_url": url("glance"),
+        },
+        "os_glance_staging_store": {"filesystem_store_datadir": paths.data("glance/staging")},
+        "os_glance_tasks_store": {"filesystem_store_datadir": paths.data("glance/tasks")},
+        "glance_store": {"default_backend": "file"},
+        "file": {"filesystem_store_datadir": paths.data("glance/images")},
+        "database": _database("glance"),
+        "paste_deploy": {
+            "flavor": "keystone",
+            "config_file": paths.etc("glance/glance-api-paste.ini"),
+        },
+        "oslo_concurrency": {"lock_path": paths.data("lock")},
+        "keystone_authtoken": _token_check("glance"),
+    }
+
+
+def placement(_paths: Paths) -> Sections:
+    return {
+        "placement_database": _database("placement"),
+        "api": {"auth_strategy": "keystone"},
+        "keystone_authtoken": _token_check("placement"),
+    }
+
+
+def neutron(paths: Paths, host: str) -> Sections:
+    state = paths.data(f"neutron-{host}")
+    os.makedirs(state, exist_ok=True)
+    return {
+        "DEFAULT": {
+            "transport_url": broker_url(),
+            "host": host,
+            "state_path": state,
+            "api_paste_config": paths.etc("neutron/api-paste.ini"),
+            "core_plugin": "ml2",
+            "service_plugins": "router",
+            "notify_nova_on_port_status_changes": True,
+            "notify_nova_on_port_data_changes": True,
+            "rpc_workers": 1,
+            "rpc_state_report_workers": 0,
+            "api_workers": 1,
+        },
+        "agent": {"root_helper": "", "report_interval": 10},
+        "privsep": {"helper_command": paths.tool("privsep-helper")},
+        "database": _database("neutron"),
+        "oslo_concurrency": {"lock_path": paths.data("lock")},
+        "nova": _account("nova"),
+        "placement": _account("placement"),
+        "keystone_authtoken": _token_check("neutron"),
+    }
+
+
+def ml2() -> Sections:
+    return {
+        "ml2": {
+            "type_drivers": "flat,vlan,local",
+            "tenant_network_types": "vlan",
+            "mechanism_drivers": "openvswitch",
+            "extension_drivers": "port_security",
+        },
+        "ml2_type_vlan": {"network_vlan_ranges": "physical:100:999"},
+        "ml2_type_flat": {"flat_networks": "*"},
+        "securitygroup": {"enable_security_group": True},
+    }
+
+
+def ovs_agent(_paths: Paths) -> Sections:
+    return {
+        "ovs": {
+            # there is no openvswitch module in many a test machine's kernel
+            "datapath_type": "netdev",
+            "ovsdb_connection": f"tcp:127.0.0.1:{PORTS['ovsdb']}",
+            "bridge_mappings": "public:br-ex,physical:br-phys",
+        },
+        "agent": {"root_helper": "", "tunnel_types": ""},
+        "securitygroup": {"firewall_driver": "noop"},
+    }
+
+
+def dhcp_agent() -> Sections:
+    return {
+        "DEFAULT": {"interface_driver": "openvswitch", "enable_isolated_metadata": False},
+        "ovs": {"ovsdb_connection": f"tcp:127.0.0.1:{PORTS['ovsdb']}"},
+        "agent": {"root_helper": ""},
+    }
+
+
+def l3_agent() -> Sections:
+    return {
+        "DEFAULT": {
+            "interface_driver": "openvswitch",
+            "enable_metadata_proxy": False,
+            "ha_enabled": False,
+        },
+        "ovs": {"ovsdb_connection": f"tcp:127.0.0.1:{PORTS['ovsdb']}"},
+        "agent": {"root_helper": ""},
+    }
+
+
+def _nova_common(paths: Paths) -> Sections:
+    return {
+        "DEFAULT": {
+            "transport_url": broker_url(),
+            "my_ip": "127.0.0.1",
+            "state_path": paths.data("nova"),
+        },
+        "glance": {"api_servers": url("glance")},
+        "placement": _account("placement"),
+        "neutron": _account("neutron"),
+        "service_user": {"send_service_user_token": True, **_account("nova")},
+        "keystone_authtoken": _token_check("nova"),
+        "oslo_concurrency": {"lock_path": paths.data("lock")},
+        "vnc": {
+            "enabled": True,
+            "novncproxy_base_url": "http://127.0.0.1:6080/vnc_lite.html",
+        },
+        "spice": {"html5proxy_base_url": "http://127.0.0.1:6082/spice_auto.html"},
+        "serial_console": {"base_url": "ws://127.0.0.1:6083/"},
+    }
+
+
+def nova(paths: Paths) -> Sections:
+    sections = _nova_common(paths)
+    sections["DEFAULT"] |= {
+        "host": HOST,
+        "osapi_compute_workers": 1,
+        "service_down_time": 60,
+        "allow_resize_to_same_host": True,
+        "osapi_max_limit": 1000,
+    }
+    return {
+        **sections,
+        "api_database": _database("nova_api"),
+        "database": _database("nova_cell1"),
+        "wsgi": {"api_paste_config": paths.etc("nova/api-paste.ini")},
+        "scheduler": {"workers": 1, "discover_hosts_in_cells_interval": 15},
+        "conductor": {"workers": 1},
+    }
+
+
+def nova_compute(paths: Paths, host: str, driver: str) -> Sections:
+    """nova-compute may have no [database] section, so its file is one of its own."""
+    sections = _nova_common(paths)
+    state = paths.data(f"compute-{host}")
+    os.makedirs(state, exist_ok=True)
+    helper = f"{paths.tool('privsep-helper')} --config-file {paths.etc('nova/nova-compute.conf')}"
+    sections["DEFAULT"] |= {
+        "host": host,
+        "state_path": state,
+        # the same text on every host, or live migration refuses; each host mounts its own there
+        "instances_path": paths.instances,
+        "compute_driver": driver,
+        "update_resources_interval": 30,
+        "default_ephemeral_format": "ext4",
+        "running_deleted_instance_poll_interval": 30,
+        "vif_plugging_timeout": 60,
+        "allow_resize_to_same_host": True,
+        "reserved_host_memory_mb": 0,
+        "cpu_allocation_ratio": 16,
+        "ram_allocation_ratio": 1.5,
+        "disk_allocation_ratio": 4,
+        "force_config_drive": True,
+        "sync_power_state_interval": 30,
+        "resize_confirm_window": 0,
+    }
+    return {
+        **sections,
+        "libvirt": {
+            "virt_type": "qemu",
+            "cpu_mode": "none",
+            "images_type": "qcow2",
+            "hw_machine_type": "x86_64=pc",
+            "wait_soft_reboot_seconds": 20,
+        },
+        "compute": {"live_migration_wait_for_vif_plug": False},
+        "workarounds": {"disable_rootwrap": True},
+        "os_vif_ovs": {"ovsdb_connection": f"tcp:127.0.0.1:{PORTS['ovsdb']}"},
+        "privsep": {"helper_command": helper},
+        "nova_sys_admin": {"helper_command": helper},
+        "vif_plug_ovs_privileged": {"helper_command": helper},
+        "privsep_osbrick": {"helper_command": helper},
+        "cinder": _account("nova"),
+    }
+
+
+def credentials(paths: Paths) -> str:
+    """What the ``openstack`` command needs, for a shell to source."""
+    variables = {
+        "PATH": f"{paths.bin}:$PATH",
+        "OS_AUTH_URL": url("keystone", "/v3"),
+        "OS_USERNAME": "admin",
+        "OS_PASSWORD": PASSWORD,
+        "OS_PROJECT_NAME": "admin",
+        "OS_USER_DOMAIN_NAME": "Default",
+        "OS_PROJECT_DOMAIN_NAME": "Default",
+        "OS_REGION_NAME": "RegionOne",
+        "OS_IDENTITY_API_VERSION": "3",
+        "OS_COMPUTE_API_VERSION": "2.latest",
+        "PUBLIC_GATEWAY": PUBLIC_GATEWAY,
+    }
+    return "".join(f'export {name}="{value}"\n' for name, value in variables.items())

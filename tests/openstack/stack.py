@@ -1,0 +1,360 @@
+"""Bringing the stack up, service by service, inside the laboratory."""
+
+import concurrent.futures
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+
+from tests.openstack import seed, settings
+from tests.openstack.paths import HOST, PASSWORD, PORTS, PUBLIC_GATEWAY, Paths, url
+from tests.openstack.processes import Processes, answers
+
+BRIDGES = ("br-int", "br-ex", "br-phys")
+DATABASES = ("keystone", "glance", "placement", "neutron", "nova_api", "nova_cell0", "nova_cell1")
+
+# A wrapper in place of sudo for services that insist on it: we are root already.
+SUDO = '#!/bin/sh\nwhile [ "${1#-}" != "$1" ]; do shift; done\nexec "$@"\n'
+
+
+class Stack:
+    """One OpenStack. All of it listens on 127.0.0.1 of its own network namespace."""
+
+    def __init__(self, paths: Paths, report: Callable[[str], None], driver: str):
+        self.paths = paths
+        self.processes = Processes(paths)
+        self._report = report
+        self._driver = driver
+
+    def up(self) -> None:
+        """Start everything; the databases are made the first time."""
+        self._report("configuration")
+        settings.write_all(self.paths, self._driver)
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            network = pool.submit(self._start_network)
+            self._report("database and message broker")
+            broker = pool.submit(self._start_broker)
+            self._start_database()
+            self._make_databases()
+            broker.result()
+            self._report("keystone")
+            self._start_keystone()
+            catalog = pool.submit(seed.catalog)
+            self._report("glance, placement, neutron, nova")
+            self._start_apis()
+            catalog.result()
+            self._start_workers()
+            network.result()
+        self._wait_for_services()
+        self._start_agents()
+        self._report("nova-compute")
+        self.start_compute()
+        self._report("flavors, images, networks")
+        seed.content(self.paths)
+        self._wait_for_compute()
+
+    def down(self) -> None:
+        for domain in _output("virsh", "-q", "list", "--uuid").split():
+            subprocess.run(["virsh", "-q", "destroy", domain], check=False)
+        self.processes.stop_all()
+
+    # Infrastructure
+
+    def _start_database(self) -> None:
+        directory = self.paths.data("mariadb")
+        socket_path = self.paths.data("mariadb.sock")
+        first = not os.path.isdir(directory)
+        if first:
+            self.processes.run(
+                "mariadb-install",
+                "mariadb-install-db",
+                f"--datadir={directory}",
+                "--user=root",
+                "--auth-root-authentication-method=normal",
+                "--skip-test-db",
+            )
+        self.processes.start(
+            "mariadb",
+            "mariadbd",
+            "--no-defaults",
+            "--user=root",
+            f"--datadir={directory}",
+            f"--socket={socket_path}",
+            "--bind-address=127.0.0.1",
+            f"--port={PORTS['mariadb']}",
+            "--max-connections=600",
+            # 127.0.0.1 would be looked up as localhost, which is another user
+            "--skip-name-resolve",
+            # what a power failure would lose does not matter here
+            "--innodb-flush-log-at-trx-commit=0",
+            "--innodb-doublewrite=0",
+            "--skip-log-bin",
+        )
+        self.processes.wait_for("mariadb", lambda: os.path.exists(socket_path))
+        if first:
+            statements = [f"CREATE USER 'stack'@'%' IDENTIFIED BY '{PASSWORD}'"]
+            for name in DATABASES:
+                statements.append(f"CREATE DATABASE {name} CHARACTER SET utf8")
+                statements.append(f"GRANT ALL ON {name}.* TO 'stack'@'%'")
+            subprocess.run(
+                ["mariadb", "-uroot", f"--socket={socket_path}", "-e", ";".join(statements)],
+                check=True,
+            )
+
+    def _make_databases(self) -> None:
+        done = self.paths.data("databases-are-made")
+        if os.path.exists(done):
+            return
+        etc, tool = self.paths.etc, self.paths.tool
+        nova_manage = (tool("nova-manage"), "--config-file", etc("nova/nova.conf"))
+        keystone = (tool("keystone-manage"), "--config-file", etc("keystone/keystone.conf"))
+        for name in ("keys", "credentials"):
+            os.makedirs(etc(f"keystone/{name}"), mode=0o700, exist_ok=True)
+        owner = ("--keystone-user", "root", "--keystone-group", "root")
+        self.processes.run_together(
+            {
+                "keystone-db": (*keystone, "db_sync"),
+                "glance-db": (
+                    tool("glance-manage"),
+                    "--config-file",
+                    etc("glance/glance-api.conf"),
+                    "db_sync",
+                ),
+                "placement-db": (
+                    tool("placement-manage"),
+                    "--config-file",
+                    etc("placement/placement.conf"),
+                    "db",
+                    "sync",
+                ),
+                "neutron-db": (
+                    tool("neutron-db-manage"),
+                    "--config-file",
+                    etc("neutron/neutron.conf"),
+                    "--config-file",
+                    etc("neutron/ml2.ini"),
+                    "upgrade",
+                    "heads",
+                ),
+                "nova-api-db": (*nova_manage, "api_db", "sync"),
+                "keystone-keys": (*keystone, "fernet_setup", *owner),
+                "keystone-credentials": (*keystone, "credential_setup", *owner),
+            }
+        )
+        bootstrap = (
+            *keystone,
+            "bootstrap",
+            "--bootstrap-password",
+            PASSWORD,
+            "--bootstrap-region-id",
+            "RegionOne",
+        )
+        for interface in ("admin", "public", "internal"):
+            bootstrap += (f"--bootstrap-{interface}-url", url("keystone", "/v3"))
+        self.processes.start("keystone-bootstrap", *bootstrap)
+        cell0 = settings.database_url("nova_cell0")
+        self.processes.run(
+            "nova-cell0", *nova_manage, "cell_v2", "map_cell0", "--database_connection", cell0
+        )
+        self.processes.run_together(
+            {
+                "nova-db": (*nova_manage, "db", "sync"),
+                "nova-cell1": (*nova_manage, "cell_v2", "create_cell", "--name", "cell1"),
+            }
+        )
+        self.processes.finish("keystone-bootstrap")
+        with open(done, "w"):
+            pass
+
+    def _start_broker(self) -> None:
+        directory = self.paths.data("rabbitmq")
+        os.makedirs(directory, exist_ok=True)
+        subprocess.run(["chown", "rabbitmq:", directory], check=True)
+        port = PORTS["rabbitmq"]
+        self.processes.start(
+            "rabbitmq",
+            "rabbitmq-server",
+            environment={
+                "HOME": directory,
+                "RABBITMQ_NODENAME": "stack@localhost",
+                "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
+                "RABBITMQ_NODE_PORT": str(port),
+                "RABBITMQ_DIST_PORT": str(PORTS["rabbitmq-dist"]),
+                "ERL_EPMD_PORT": str(PORTS["epmd"]),
+                "ERL_EPMD_ADDRESS": "127.0.0.1",
+                "RABBITMQ_MNESIA_BASE": f"{directory}/data",
+                "RABBITMQ_LOG_BASE": f"{directory}/log",
+                "RABBITMQ_PID_FILE": f"{directory}/pid",
+                "RABBITMQ_ENABLED_PLUGINS_FILE": f"{directory}/plugins",
+                "RABBITMQ_CONFIG_FILE": f"{directory}/none",
+                "RABBITMQ_SERVER_START_ARGS": "-setcookie stack",
+                # idle schedulers of Erlang spin, and take the guests' time
+                "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+sbwt none +S 1:1",
+            },
+        )
+        self.processes.wait_for("rabbitmq", lambda: _amqp(port), 90)
+
+    def _start_network(self) -> None:
+        """Open vSwitch with the datapath in user space: no kernel module is needed."""
+        run, data = "/run/openvswitch", self.paths.data("openvswitch.db")
+        if not os.path.exists(data):
+            subprocess.run(
+                ["ovsdb-tool", "create", data, "/usr/share/openvswitch/vswitch.ovsschema"],
+                check=True,
+            )
+        self.processes.start(
+            "ovsdb",
+            "ovsdb-server",
+            data,
+            f"--remote=punix:{run}/db.sock",
+            f"--remote=ptcp:{PORTS['ovsdb']}:127.0.0.1",
+            f"--pidfile={run}/ovsdb-server.pid",
+        )
+        self.processes.wait_for("ovsdb", lambda: os.path.exists(f"{run}/db.sock"))
+        _vsctl("--no-wait", "init")
+        _vsctl("--no-wait", "set", "Open_vSwitch", ".", f"external_ids:system-id={HOST}")
+        self.processes.start(
+            "vswitchd",
+            "ovs-vswitchd",
+            f"unix:{run}/db.sock",
+            "--disable-system",
+            f"--pidfile={run}/ovs-vswitchd.pid",
+        )
+        for bridge in BRIDGES:
+            _vsctl(
+                "--may-exist", "add-br", bridge, "--", "set", "bridge", bridge,
+                "datapath_type=netdev",
+            )  # fmt: skip
+        subprocess.run(["ip", "link", "set", "br-ex", "up"], check=True)
+        subprocess.run(
+            ["ip", "address", "replace", f"{PUBLIC_GATEWAY}/24", "dev", "br-ex"], check=True
+        )
+
+    # Services
+
+    def _wsgi(self, name: str, module: str, **environment: str) -> None:
+        """A service of OpenStack's behind uWSGI."""
+        self.processes.start(
+            name,
+            self.paths.tool("uwsgi"),
+            "--http-socket",
+            f"127.0.0.1:{PORTS[name]}",
+            "--module",
+            f"{module}:application",
+            *("--master", "--processes", "1", "--threads", "8", "--enable-threads"),
+            *("--lazy-apps", "--die-on-term", "--need-app", "--thunder-lock"),
+            *("--buffer-size", "65535", "--add-header", "Connection: close"),
+            # without these glance breaks off uploads
+            *("--http-chunked-input", "--http-raw-body", "--http-auto-chunked"),
+            *("--chunked-input-timeout", "3600", "--chunked-input-limit", "67108864"),
+            *("--worker-reload-mercy", "5", "--disable-logging"),
+            environment=environment,
+        )
+
+    def _start_keystone(self) -> None:
+        self._wsgi(
+            "keystone",
+            "keystone.wsgi.api",
+            OS_KEYSTONE_CONFIG_DIR=self.paths.etc("keystone"),
+            OS_KEYSTONE_CONFIG_FILES=self.paths.etc("keystone/keystone.conf"),
+        )
+        self.processes.wait_for("keystone", lambda: answers(url("keystone", "/v3")))
+
+    def _start_apis(self) -> None:
+        etc = self.paths.etc
+        self._wsgi("glance", "glance.wsgi.api", OS_GLANCE_CONFIG_DIR=etc("glance"))
+        self._wsgi("placement", "placement.wsgi.api", OS_PLACEMENT_CONFIG_DIR=etc("placement"))
+        self._wsgi(
+            "neutron",
+            "neutron.wsgi.api",
+            OS_NEUTRON_CONFIG_FILES=f"{etc('neutron/neutron.conf')};{etc('neutron/ml2.ini')}",
+        )
+        # nova-api reads the file of that name in the directory, not nova-compute's beside it
+        self._wsgi("nova", "nova.wsgi.osapi_compute", OS_NOVA_CONFIG_DIR=etc("nova"))
+
+    def _start_workers(self) -> None:
+        """These ask keystone and placement already while they start."""
+        etc, tool = self.paths.etc, self.paths.tool
+        for name in ("neutron-rpc-server", "neutron-periodic-workers"):
+            self.processes.start(name, tool(name), *self._neutron())
+        for name in ("nova-conductor", "nova-scheduler"):
+            self.processes.start(name, tool(name), "--config-file", etc("nova/nova.conf"))
+
+    def _wait_for_services(self) -> None:
+        for name in ("glance", "placement", "neutron", "nova"):
+            self.processes.wait_for(name, lambda name=name: answers(url(name, "/")), 90)
+
+    def _neutron(self, *more: str) -> tuple[str, ...]:
+        names = ("neutron.conf", "ml2.ini", *more)
+        return tuple(
+            word for name in names for word in ("--config-file", self.paths.etc(f"neutron/{name}"))
+        )
+
+    def _start_agents(self) -> None:
+        for name, file in (
+            ("neutron-openvswitch-agent", "ovs-agent.ini"),
+            ("neutron-dhcp-agent", "dhcp-agent.ini"),
+            ("neutron-l3-agent", "l3-agent.ini"),
+        ):
+            self.processes.start(name, self.paths.tool(name), *self._neutron(file))
+
+    def start_compute(self) -> None:
+        os.makedirs(self.paths.instances, exist_ok=True)
+        self.processes.start(
+            "nova-compute",
+            self.paths.tool("nova-compute"),
+            "--config-file",
+            self.paths.etc("nova/nova-compute.conf"),
+        )
+
+    def _wait_for_compute(self) -> None:
+        self.processes.wait_for("nova-compute", seed.compute_is_up, 90)
+        self.processes.run(
+            "nova-discover",
+            self.paths.tool("nova-manage"),
+            *("--config-file", self.paths.etc("nova/nova.conf"), "cell_v2", "discover_hosts"),
+        )
+
+
+def prepare_namespace(paths: Paths) -> None:
+    """What the services expect of the machine, inside the laboratory."""
+    subprocess.run(["hostname", HOST], check=True)
+    hosts = os.path.join(paths.root, "hosts")
+    with open(hosts, "w") as file:
+        file.write(f"127.0.0.1 localhost {HOST}\n")
+    subprocess.run(["mount", "--bind", hosts, "/etc/hosts"], check=True)
+    for directory in ("/run/openvswitch", "/run/netns"):
+        os.makedirs(directory, exist_ok=True)
+        subprocess.run(["mount", "-t", "tmpfs", "none", directory], check=True)
+    tools = paths.data("bin")
+    os.makedirs(tools, exist_ok=True)
+    with open(os.path.join(tools, "sudo"), "w") as file:
+        file.write(SUDO)
+    os.chmod(os.path.join(tools, "sudo"), 0o755)
+    os.environ["PATH"] = f"{tools}:{paths.environment}/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+    for name in list(os.environ):
+        if name.startswith("OS_"):
+            del os.environ[name]
+
+
+def _vsctl(*arguments: str) -> None:
+    subprocess.run(["ovs-vsctl", "--timeout=20", *arguments], check=True)
+
+
+def _output(*command: str) -> str:
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout
+
+
+def _amqp(port: int) -> bool:
+    """A broker that is ready answers the header of AMQP 0-9-1."""
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 2) as client:
+        client.settimeout(3)
+        client.sendall(b"AMQP\x00\x00\x09\x01")
+        return len(client.recv(8)) == 8
+    return False
+
+
+if __name__ == "__main__":
+    sys.exit("use tools/openstack")
