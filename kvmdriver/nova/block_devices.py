@@ -11,6 +11,7 @@ from typing import Any, cast
 from nova.objects.image_meta import ImageMeta
 from nova.objects.instance import Instance as NovaInstance
 
+from kvmdriver.nova.image_meta import field
 from kvmdriver.definition.disks import free_name
 from nova import block_device
 from nova import exception as nova_exception
@@ -94,7 +95,7 @@ def root_device_name(instance: NovaInstance, image_meta: ImageMeta, bdm: Any, ma
 def _root_device(image_meta: ImageMeta, bdm: Any) -> str:
     if bdm is not None and bdm.device_type:
         return cast(str, bdm.device_type)
-    return "cdrom" if image_meta.get("disk_format") == "iso" else "disk"
+    return "cdrom" if field(image_meta, "disk_format") == "iso" else "disk"
 
 
 def plan(
@@ -236,7 +237,7 @@ def rescue_plan(
             name=namer.take(bus), bus=bus, device=device, file="disk.rescue", boot_order=1
         )
         return [*own, rescue]
-    device = "cdrom" if rescue_meta.get("disk_format") == "iso" else "disk"
+    device = "cdrom" if field(rescue_meta, "disk_format") == "iso" else "disk"
     bus = bus_of(None, image_meta, device, machine)
     namer = Namer()
     rescue = Slot(name=namer.take(bus), bus=bus, device=device, file="disk.rescue", boot_order=1)

@@ -98,8 +98,9 @@ class NovaDriver(nova_driver.ComputeDriver):
         self.node.hypervisor.events.subscribe(self._lifecycle.on_event)
         self.node.hypervisor.events.subscribe(service_status.Watcher(host).on_event)
 
-    def process_instances_at_startup(self, context: Any, instances: Any) -> None:
+    def process_instances_at_startup(self, context: Any, instances: Any) -> Any:
         startup.check_instances(self.node, instances)
+        return instances
 
     def cleanup_host(self, host: str) -> None:
         if self._lifecycle is not None:

@@ -95,7 +95,7 @@ def launch(
         node.locks.hold(instance.uuid),
         vifs.wired(node, instance, network_info, wait=wait_for_neutron and power_on) as waits,
     ):
-        vifs.plug_all(node, instance, network_info)
+        vifs.replug_all(node, instance, network_info)
         domain = node.hypervisor.define(root)
         node.states.forget()
         if prepare is not None:
@@ -292,8 +292,8 @@ def resume(
     """Bring a suspended instance back."""
     connect_volumes(node, block_device_info)
     domain = node.domain(instance)
-    vifs.plug_all(node, instance, network_info)
     if not domain.is_active():
+        vifs.replug_all(node, instance, network_info)
         domain.start()
     node.states.forget()
     sync_time(domain)

@@ -9,6 +9,7 @@ from typing import Any
 from lxml import etree
 from nova.objects.instance import Instance as NovaInstance
 
+from kvmdriver.nova.image_meta import field
 from kvmdriver.nova.translate import created_at, specs_of
 from nova import version
 
@@ -73,10 +74,10 @@ def _image(root: etree._Element, instance: NovaInstance) -> None:
     meta = instance.image_meta
     node = _add(root, "image", uuid=instance.image_ref)
     for tag, value in (
-        ("containerFormat", meta.get("container_format")),
-        ("diskFormat", meta.get("disk_format")),
-        ("minDisk", meta.get("min_disk")),
-        ("minRam", meta.get("min_ram")),
+        ("containerFormat", field(meta, "container_format")),
+        ("diskFormat", field(meta, "disk_format")),
+        ("minDisk", field(meta, "min_disk")),
+        ("minRam", field(meta, "min_ram")),
     ):
         if value is not None:
             _add(node, tag, value)

@@ -9,6 +9,7 @@ from lxml import etree
 from nova.objects.image_meta import ImageMeta
 from nova.objects.instance import Instance as NovaInstance
 
+from kvmdriver.nova.image_meta import field
 from kvmdriver.hypervisor import xml
 from kvmdriver.nova import block_devices, definition, disks, lifecycle
 from kvmdriver.nova.node import Node
@@ -39,7 +40,7 @@ def rescue(
     slots = block_devices.rescue_plan(own, image_meta, rescue_meta, machine)
     stable = block_devices.is_stable_rescue(rescue_meta)
     conf = node.conf.libvirt
-    image_id = rescue_meta.get("id") or conf.rescue_image_id or instance.image_ref
+    image_id = field(rescue_meta, "id") or conf.rescue_image_id or instance.image_ref
     if not image_id:
         raise nova_exception.InstanceNotRescuable(
             instance_id=instance.uuid, reason="there is no rescue image"
@@ -99,9 +100,8 @@ def unrescue(node: Node, instance: NovaInstance) -> None:
             method=f"unrescue: {path} is missing; a hard reboot brings the instance back",
         ) from None
     lifecycle.destroy(node, instance)
-    domain = node.hypervisor.define(before)
-    domain.start()
-    node.states.forget()
+    network_info = instance.info_cache.network_info if instance.info_cache else []
+    lifecycle.launch(node, instance, before, network_info, wait_for_neutron=False)
     _remove_files(layout.directory)
 
 

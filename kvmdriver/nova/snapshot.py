@@ -7,6 +7,7 @@ from typing import Any
 from nova.compute import task_states
 from nova.objects.instance import Instance as NovaInstance
 
+from kvmdriver.nova.image_meta import field
 from kvmdriver import exception
 from kvmdriver.hypervisor.domain import Domain
 from kvmdriver.nova import images, translate
@@ -102,7 +103,7 @@ def _properties(instance: NovaInstance, image_format: str, name: str) -> dict[st
     }
     if instance.os_type:
         properties["os_type"] = instance.os_type
-    container = meta.container_format if meta.obj_attr_is_set("container_format") else "bare"
+    container = field(meta, "container_format") or "bare"
     return {
         "status": "active",
         "name": name,

@@ -29,6 +29,16 @@ def plug_all(node: Node, instance: NovaInstance, network_info: Any) -> None:
         plug(node, instance, vif)
 
 
+def replug_all(node: Node, instance: NovaInstance, network_info: Any) -> None:
+    """Plug every interface afresh, for a guest whose TAP devices ended with its QEMU.
+
+    A switch that goes on with a port whose device has been replaced by another of the same name
+    (Open vSwitch in user space does) would lose every packet.
+    """
+    unplug_all(node, instance, network_info, ignore_errors=True)
+    plug_all(node, instance, network_info)
+
+
 def unplug_all(
     node: Node, instance: NovaInstance, network_info: Any, *, ignore_errors: bool = False
 ) -> None:

@@ -19,7 +19,7 @@ from tests.openstack.paths import Paths
 from tests.openstack.processes import Failed
 
 # name of the wrapper -> what it runs in the namespaces
-WRAPPERS = ("openstack", "virsh", "ovs-vsctl", "ssh", "nova-manage", "tempest")
+WRAPPERS = ("openstack", "virsh", "ovs-vsctl", "ssh", "nova-manage", "tempest", "curl", "ip")
 
 
 def up(paths: Paths, driver: str) -> int:

@@ -1,0 +1,10 @@
+"""Reading nova's ImageMeta, whose fields may be unset."""
+
+from typing import Any
+
+from nova.objects.image_meta import ImageMeta
+
+
+def field(image_meta: ImageMeta, name: str) -> Any:
+    """A field of an image, None where it is unset."""
+    return getattr(image_meta, name) if image_meta.obj_attr_is_set(name) else None

@@ -1,0 +1,136 @@
+"""The life of a server as its owner and its operator see it."""
+
+import os
+
+from tests.openstack.checks.base import PATHS, StackTest, act, openstack, run, wait_for
+
+
+class LifecycleTest(StackTest):
+    def test_power(self) -> None:
+        server = self.create("power")
+        wait_for(
+            lambda: "GUEST: up" in run("openstack", "console", "log", "show", "power"),
+            60,
+            "the boot on the console",
+        )
+        guest = self.reach("power")
+        self.assertEqual("power", guest.run("hostname"))
+        self.assertTrue(190 < guest.memory_mib() <= 256, guest.memory_mib())
+        first = guest.boot()
+        guest.run("echo kept > /root/file; sync")
+
+        act("server", "reboot", "--wait", "power")
+        second = guest.wait().boot()
+        self.assertNotEqual(first, second)
+        act("server", "reboot", "--hard", "--wait", "power")
+        third = guest.wait().boot()
+        self.assertNotEqual(second, third)
+
+        act("server", "pause", "power")
+        self.wait_for_status("power", "PAUSED")
+        self.assertFalse(guest.answers())
+        act("server", "unpause", "power")
+        self.wait_for_status("power", "ACTIVE")
+        self.assertEqual(third, guest.wait().boot())
+
+        act("server", "suspend", "power")
+        self.wait_for_status("power", "SUSPENDED")
+        act("server", "resume", "power")
+        self.wait_for_status("power", "ACTIVE")
+        self.assertEqual(third, guest.wait().boot())
+
+        act("server", "stop", "power")
+        self.wait_for_status("power", "SHUTOFF")
+        self.assertIn("GUEST: down", run("openstack", "console", "log", "show", "power"))
+        act("server", "start", "power")
+        self.wait_for_status("power", "ACTIVE")
+        self.assertNotEqual(third, guest.wait().boot())
+        self.assertEqual("kept", guest.run("cat /root/file"))
+
+        # what the guest does by itself reaches nova as an event
+        guest.run("poweroff >/dev/null 2>&1 &")
+        self.wait_for_status("power", "SHUTOFF", 60)
+        act("server", "delete", "--wait", "power")
+        self.assert_nothing_left(server)
+
+    def test_images(self) -> None:
+        server = self.create("images")
+        guest = self.reach("images")
+        guest.run("echo original > /root/file; sync")
+
+        act("server", "rescue", "--image", "guest-alternative", "images")
+        self.wait_for_status("images", "RESCUE")
+        self.assertIn("vdb", guest.wait().disks_mib(), "the instance's own disk is the second")
+        act("server", "unrescue", "images")
+        self.wait_for_status("images", "ACTIVE")
+        self.assertEqual("original", guest.wait().run("cat /root/file"))
+        self.assertEqual(
+            [], [n for n in os.listdir(f"{PATHS.instances}/{server['id']}") if "rescue" in n]
+        )
+
+        self.addCleanup(act, "image", "delete", "snapshot")
+        boot = guest.boot()
+        act("server", "image", "create", "--wait", "--name", "snapshot", "images")
+        self.assertEqual(boot, guest.boot(), "a live snapshot leaves the guest running")
+        copy = self.create("copy", "--image", "snapshot")
+        self.assertEqual("original", self.reach("copy").run("cat /root/file"))
+        act("server", "delete", "--wait", "copy")
+        self.assert_nothing_left(copy)
+
+        act("server", "rebuild", "--wait", "--image", "guest-alternative", "images")
+        self.wait_for_status("images", "ACTIVE")
+        self.assertEqual("", guest.wait().run("cat /root/file 2>/dev/null; true"))
+        guest.run("echo shelved > /root/file; sync")
+        act("server", "shelve", "--offload", "--wait", "images")
+        self.assert_nothing_left(server)
+        act("server", "unshelve", "--wait", "images")
+        self.wait_for_status("images", "ACTIVE")
+        self.assertEqual("shelved", guest.wait().run("cat /root/file"))
+        act("server", "delete", "--wait", "images")
+        self.assert_nothing_left(server)
+
+    def test_sizes_and_devices(self) -> None:
+        server = self.create("sizes")
+        guest = self.reach("sizes")
+        guest.run("echo kept > /root/file; sync")
+        self.assertEqual(1024, guest.disks_mib()["vda"])
+        act("server", "resize", "--flavor", "large", "--wait", "sizes")
+        self.wait_for_status("sizes", "VERIFY_RESIZE")
+        self.assertEqual(2048, guest.wait().disks_mib()["vda"])
+        self.assertEqual("2", guest.run("nproc"))
+        act("server", "resize", "revert", "sizes")
+        self.wait_for_status("sizes", "ACTIVE")
+        self.assertEqual(1024, guest.wait().disks_mib()["vda"])
+        act("server", "resize", "--flavor", "large", "--wait", "sizes")
+        self.wait_for_status("sizes", "VERIFY_RESIZE")
+        act("server", "resize", "confirm", "sizes")
+        self.wait_for_status("sizes", "ACTIVE")
+        self.assertTrue(300 < guest.wait().memory_mib() <= 384)
+        self.assertEqual("kept", guest.run("cat /root/file"))
+        self.assertFalse(os.path.exists(f"{PATHS.instances}/{server['id']}_resize"))
+
+        before = len(self._macs(guest))
+        port = openstack("port", "create", "--network", "private", "second")
+        self.addCleanup(act, "port", "delete", "second")
+        act("server", "add", "port", "sizes", "second")
+        wait_for(lambda: port["mac_address"] in self._macs(guest), 30, "the interface")
+        act("server", "remove", "port", "sizes", "second")
+        wait_for(lambda: len(self._macs(guest)) == before, 30, "the interface to go")
+        act("server", "delete", "--wait", "sizes")
+        self.assert_nothing_left(server)
+
+    @staticmethod
+    def _macs(guest) -> list[str]:
+        return guest.run("cat /sys/class/net/*/address").split()
+
+    def test_ephemeral_and_swap(self) -> None:
+        server = self.create("extra", flavor="extra")
+        guest = self.reach("extra")
+        disks = guest.disks_mib()
+        self.assertEqual((1024, 64), (disks["vdb"], disks["vdc"]))
+        self.assertIn("SWAPSPACE2", guest.run("dd if=/dev/vdc bs=4096 count=1 2>/dev/null | strings"))
+        guest.run("mkdir -p /tmp/eph; mount -t ext4 /dev/vdb /tmp/eph; touch /tmp/eph/file")
+        vnc = openstack("console", "url", "show", "--novnc", "extra")
+        self.assertIn("token=", vnc["url"])
+        act("server", "delete", "--wait", "extra")
+        self.assert_nothing_left(server)
