@@ -23,7 +23,7 @@ class HostCpu:
     @classmethod
     def parse(cls, node: etree._Element | None, architecture: str) -> "HostCpu":
         topology = node.find("topology") if node is not None else None
-        shape = topology.attrib if topology is not None else {}
+        shape = dict(topology.attrib) if topology is not None else {}
         return cls(
             architecture=architecture,
             model=node.findtext("model") if node is not None else None,

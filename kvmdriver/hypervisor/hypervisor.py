@@ -188,12 +188,12 @@ class Hypervisor:
 
         Empty where libvirt cannot tell (mode none, or a model that cannot be had).
         """
+        model: str | None = None
+        features: tuple[str, ...] = ()
         if mode == "custom":
             usable = [name for name in models if capabilities.cpu_models.get(name)]
-            model, features = (usable[0] if usable else None), ()
-        elif mode == "none":
-            model, features = None, ()
-        else:
+            model = usable[0] if usable else None
+        elif mode != "none":
             model, features = capabilities.host_model
         if model is None:
             return set()

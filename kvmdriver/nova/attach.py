@@ -44,9 +44,11 @@ def attach_volume(
         undo.add(_disconnect, node, connection_info)
         machine = node.machine(instance.image_meta, instance)
         device = device_type or "disk"
+        name = block_devices.bare(mountpoint) or ""
+        wanted = disk_bus or block_devices.bus_of_name(name)
         slot = Slot(
-            name=block_devices.bare(mountpoint) or "",
-            bus=block_devices.bus_of(disk_bus, instance.image_meta, device, machine),
+            name=name,
+            bus=block_devices.bus_of(wanted, instance.image_meta, device, machine),
             device=device,
             volume={"connection_info": connection_info},
         )

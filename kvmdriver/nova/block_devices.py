@@ -11,8 +11,8 @@ from typing import Any, cast
 from nova.objects.image_meta import ImageMeta
 from nova.objects.instance import Instance as NovaInstance
 
-from kvmdriver.nova.image_meta import field
 from kvmdriver.definition.disks import free_name
+from kvmdriver.nova.image_meta import field
 from nova import block_device
 from nova import exception as nova_exception
 from nova.virt import configdrive
@@ -61,6 +61,14 @@ def bus_of(wanted: str | None, image_meta: ImageMeta, device: str, machine: str)
     if wanted not in BUSES:
         raise nova_exception.UnsupportedHardware(model=wanted, virt="qemu")
     return cast(str, wanted)
+
+
+_BUS_OF_PREFIX = {"vd": "virtio", "hd": "ide", "sd": "scsi", "fd": "fdc"}
+
+
+def bus_of_name(name: str) -> str | None:
+    """The bus that a target name stands for: libvirt derives a device's place from its name."""
+    return _BUS_OF_PREFIX.get(name[:2])
 
 
 def bare(name: str | None) -> str | None:
@@ -268,7 +276,7 @@ def assign_default_names(
     """Give every mapping a bus, a device type and a name, and save it."""
     namer = Namer([bare(root_name)])
     bdms = [bdm for entries in lists for bdm in entries or ()]
-    namer.taken |= {bare(bdm.device_name) for bdm in bdms if bdm.device_name}
+    namer.taken |= {bare(bdm.device_name) or "" for bdm in bdms}
     for bdm in bdms:
         if bdm.device_name and bdm.disk_bus and bdm.device_type:
             continue

@@ -8,6 +8,7 @@ from nova.objects.instance import Instance as NovaInstance
 
 from kvmdriver.nova.node import Node
 from kvmdriver.nova.states import NOVA_STATES
+from lxml import etree
 from nova import exception as nova_exception
 
 _STATE_NAMES = {
@@ -82,9 +83,8 @@ def versioned(node: Node, instance: NovaInstance) -> nova_diagnostics.Diagnostic
             errors_count=stats.get(f"block.{number}.errors"),
         )
     macs = {
-        _target(nic): nic.find("mac").get("address")
+        _attribute(nic, "target", "dev"): _attribute(nic, "mac", "address") or None
         for nic in node.domain(instance).xml().iterfind("devices/interface")
-        if nic.find("mac") is not None
     }
     for number in range(stats.get("net.count", 0)):
         found.add_nic(
@@ -105,9 +105,9 @@ def versioned(node: Node, instance: NovaInstance) -> nova_diagnostics.Diagnostic
     return found
 
 
-def _target(nic: Any) -> str:
-    target = nic.find("target")
-    return target.get("dev", "") if target is not None else ""
+def _attribute(nic: etree._Element, child: str, name: str) -> str:
+    found = nic.find(child)
+    return found.get(name, "") if found is not None else ""
 
 
 def _uptime(instance: NovaInstance) -> int:

@@ -16,7 +16,6 @@ from oslo_log import log as logging
 from oslo_utils import uuidutils
 
 from kvmdriver import exception
-from kvmdriver.hypervisor.domain import Domain
 from kvmdriver.nova import (
     attach,
     block_devices,
@@ -140,6 +139,9 @@ class NovaDriver(nova_driver.ComputeDriver):
     def cache_image(self, context: Any, image_id: str) -> bool:
         return image_cache.prefetch(self.node, context, image_id)
 
+    def poll_rebooting_instances(self, timeout: int, instances: Any) -> None:
+        """Nothing to do: a soft reboot that takes too long has become a hard one by itself."""
+
     # Which instances there are
 
     def list_instances(self) -> list[str]:
@@ -252,16 +254,13 @@ class NovaDriver(nova_driver.ComputeDriver):
         )
 
     def pause(self, instance: Any) -> None:
-        lifecycle.on_domain(self.node, instance, Domain.pause)
+        lifecycle.pause(self.node, instance)
 
     def unpause(self, instance: Any) -> None:
-        domain = self.node.domain(instance)
-        domain.unpause()
-        self.node.states.forget()
-        lifecycle.sync_time(domain)
+        lifecycle.unpause(self.node, instance)
 
     def suspend(self, context: Any, instance: Any) -> None:
-        lifecycle.on_domain(self.node, instance, Domain.managed_save)
+        lifecycle.suspend(self.node, instance)
 
     def resume(
         self,

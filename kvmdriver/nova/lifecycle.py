@@ -305,7 +305,24 @@ def sync_time(domain: Domain) -> None:
         domain.set_time(time.time())
 
 
-def on_domain(node: Node, instance: NovaInstance, action: Callable[[Domain], None]) -> None:
-    """Do something to the instance's domain."""
-    action(node.domain(instance))
+def pause(node: Node, instance: NovaInstance) -> None:
+    """Stop the guest's CPUs; nothing happens when they stand."""
+    domain = node.domain(instance)
+    if domain.status() == "running":
+        domain.pause()
+    node.states.forget()
+
+
+def unpause(node: Node, instance: NovaInstance) -> None:
+    """Let the guest's CPUs run again; nothing happens when they do."""
+    domain = node.domain(instance)
+    if domain.status() != "running":
+        domain.unpause()
+    node.states.forget()
+    sync_time(domain)
+
+
+def suspend(node: Node, instance: NovaInstance) -> None:
+    """Save the guest's memory to disk and switch it off."""
+    node.domain(instance).managed_save()
     node.states.forget()

@@ -9,9 +9,9 @@ from lxml import etree
 from nova.objects.image_meta import ImageMeta
 from nova.objects.instance import Instance as NovaInstance
 
-from kvmdriver.nova.image_meta import field
 from kvmdriver.hypervisor import xml
 from kvmdriver.nova import block_devices, definition, disks, lifecycle
+from kvmdriver.nova.image_meta import field
 from kvmdriver.nova.node import Node
 from kvmdriver.operations.undo import undo_on_failure
 from nova import exception as nova_exception

@@ -7,10 +7,10 @@ from typing import Any
 from nova.compute import task_states
 from nova.objects.instance import Instance as NovaInstance
 
-from kvmdriver.nova.image_meta import field
 from kvmdriver import exception
 from kvmdriver.hypervisor.domain import Domain
 from kvmdriver.nova import images, translate
+from kvmdriver.nova.image_meta import field
 from kvmdriver.nova.node import Node
 from kvmdriver.operations.snapshot import copy_running
 from nova import exception as nova_exception

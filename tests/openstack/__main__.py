@@ -154,6 +154,36 @@ def restart_compute(paths: Paths, driver: str) -> int:
     return 0
 
 
+def run_tempest(paths: Paths, regex: str) -> int:
+    from tests.openstack import tempest
+
+    if namespace.INSIDE in os.environ:
+        return tempest.run(paths, regex)
+    command = [sys.executable, "-m", "tests.openstack", "tempest", regex]
+    inside = _inside(paths)
+    if inside is None:
+        sys.exit("the stack is not up")
+    return subprocess.call(
+        [*_enter(inside), "env", f"{namespace.INSIDE}={paths.laboratory}", *command]
+    )
+
+
+def _enter(inside: int) -> list[str]:
+    """The command line that runs another one in the namespaces."""
+    return [
+        "nsenter",
+        "-t",
+        str(inside),
+        "-n",
+        "-m",
+        "-p",
+        "-u",
+        "-i",
+        f"--wd={os.getcwd()}",
+        "--",
+    ]
+
+
 def _file(paths: Paths, name: str) -> str:
     return os.path.join(paths.root, name)
 
@@ -198,6 +228,8 @@ def main() -> int:
         command.add_argument("--driver", default="kvmdriver.KVMDriver", help="compute_driver")
     for name in ("down", "wipe", "status"):
         commands.add_parser(name)
+    command = commands.add_parser("tempest", help="run OpenStack's own tests")
+    command.add_argument("regex", nargs="?", default="smoke", help="smoke, compute or a pattern")
     arguments = parser.parse_args()
     paths = Paths.default()
     match arguments.command:
@@ -207,6 +239,8 @@ def main() -> int:
             return supervise(paths, arguments.driver)
         case "restart-compute":
             return restart_compute(paths, arguments.driver)
+        case "tempest":
+            return run_tempest(paths, arguments.regex)
         case "down":
             return down(paths)
         case "wipe":

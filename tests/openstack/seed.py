@@ -139,3 +139,17 @@ def compute_is_up() -> bool:
         service.binary == "nova-compute" and service.state == "up"
         for service in connect().compute.services()
     )
+
+
+def agents_are_up() -> bool:
+    """Whether neutron knows its agents: networks are given to those that it knows."""
+    alive = {agent.binary for agent in connect().network.agents() if agent.is_alive}
+    return {"neutron-dhcp-agent", "neutron-l3-agent", "neutron-openvswitch-agent"} <= alive
+
+
+def dhcp_is_up() -> bool:
+    """Whether the servers of the private network get their addresses."""
+    network = connect().network
+    private = network.find_network("private")
+    ports = network.ports(network_id=private.id, device_owner="network:dhcp")
+    return any(port.status == "ACTIVE" for port in ports)

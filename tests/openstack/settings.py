@@ -32,19 +32,19 @@ def write_all(paths: Paths, driver: str) -> None:
     shutil.copytree(
         paths.installed("neutron/rootwrap.d"), paths.etc("neutron/rootwrap.d"), dirs_exist_ok=True
     )
-    _write(paths.etc("keystone/keystone.conf"), keystone(paths))
-    _write(paths.etc("glance/glance-api.conf"), glance(paths))
-    _write(paths.etc("placement/placement.conf"), placement(paths))
-    _write(paths.etc("neutron/neutron.conf"), neutron(paths, HOST))
-    _write(paths.etc("neutron/ml2.ini"), ml2())
-    _write(paths.etc("neutron/ovs-agent.ini"), ovs_agent(paths))
-    _write(paths.etc("neutron/dhcp-agent.ini"), dhcp_agent())
-    _write(paths.etc("neutron/l3-agent.ini"), l3_agent())
-    _write(paths.etc("nova/nova.conf"), nova(paths))
-    _write(paths.etc("nova/nova-compute.conf"), nova_compute(paths, HOST, driver))
+    write(paths.etc("keystone/keystone.conf"), keystone(paths))
+    write(paths.etc("glance/glance-api.conf"), glance(paths))
+    write(paths.etc("placement/placement.conf"), placement(paths))
+    write(paths.etc("neutron/neutron.conf"), neutron(paths, HOST))
+    write(paths.etc("neutron/ml2.ini"), ml2())
+    write(paths.etc("neutron/ovs-agent.ini"), ovs_agent(paths))
+    write(paths.etc("neutron/dhcp-agent.ini"), dhcp_agent())
+    write(paths.etc("neutron/l3-agent.ini"), l3_agent())
+    write(paths.etc("nova/nova.conf"), nova(paths))
+    write(paths.etc("nova/nova-compute.conf"), nova_compute(paths, HOST, driver))
 
 
-def _write(path: str, sections: Sections) -> None:
+def write(path: str, sections: Sections) -> None:
     parser = configparser.RawConfigParser()
     for section, values in sections.items():
         if section != "DEFAULT":
@@ -220,6 +220,7 @@ def _nova_common(paths: Paths) -> Sections:
         "oslo_concurrency": {"lock_path": paths.data("lock")},
         "vnc": {
             "enabled": True,
+            "novncproxy_host": "127.0.0.1",
             "novncproxy_base_url": "http://127.0.0.1:6080/vnc_lite.html",
         },
         "spice": {"html5proxy_base_url": "http://127.0.0.1:6082/spice_auto.html"},

@@ -8,6 +8,8 @@ import subprocess
 import sys
 from collections.abc import Callable
 
+import kombu
+
 from tests.openstack import seed, settings
 from tests.openstack.paths import HOST, PASSWORD, PORTS, PUBLIC_GATEWAY, Paths, url
 from tests.openstack.processes import Processes, answers
@@ -52,6 +54,7 @@ class Stack:
         self._report("nova-compute")
         self.start_compute()
         self._report("flavors, images, networks")
+        self.processes.wait_for("neutron-l3-agent", seed.agents_are_up)
         seed.content(self.paths)
         self._wait_for_compute()
 
@@ -281,10 +284,18 @@ class Stack:
             self.processes.start(name, tool(name), *self._neutron())
         for name in ("nova-conductor", "nova-scheduler"):
             self.processes.start(name, tool(name), "--config-file", etc("nova/nova.conf"))
+        self.processes.start(
+            "nova-novncproxy",
+            tool("nova-novncproxy"),
+            *("--config-file", etc("nova/nova.conf"), "--web", "/usr/share/novnc"),
+        )
 
     def _wait_for_services(self) -> None:
         for name in ("glance", "placement", "neutron", "nova"):
             self.processes.wait_for(name, lambda name=name: answers(url(name, "/")), 90)
+        # an agent that calls before anybody listens waits for a minute
+        for queue in ("q-plugin", "q-reports-plugin", "q-l3-plugin"):
+            self.processes.wait_for("neutron-rpc-server", lambda queue=queue: _is_consumed(queue))
 
     def _neutron(self, *more: str) -> tuple[str, ...]:
         names = ("neutron.conf", "ml2.ini", *more)
@@ -311,6 +322,7 @@ class Stack:
 
     def _wait_for_compute(self) -> None:
         self.processes.wait_for("nova-compute", seed.compute_is_up, 90)
+        self.processes.wait_for("neutron-dhcp-agent", seed.dhcp_is_up, 90)
         self.processes.run(
             "nova-discover",
             self.paths.tool("nova-manage"),
@@ -345,6 +357,16 @@ def _vsctl(*arguments: str) -> None:
 
 def _output(*command: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout
+
+
+def _is_consumed(queue: str) -> bool:
+    """Whether somebody listens on a queue of the message broker."""
+    with kombu.Connection(settings.broker_url().replace("rabbit://", "amqp://")) as connection:
+        try:
+            declared = connection.default_channel.queue_declare(queue, passive=True)
+        except connection.channel_errors:
+            return False
+        return bool(declared.consumer_count)
 
 
 def _amqp(port: int) -> bool:
