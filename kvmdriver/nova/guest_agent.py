@@ -4,8 +4,13 @@ from nova.objects.image_meta import ImageMeta
 from nova.objects.instance import Instance as NovaInstance
 
 from kvmdriver import exception
+from kvmdriver.hypervisor.domain import Domain
 from kvmdriver.nova import translate
 from kvmdriver.nova.node import Node
+from kvmdriver.operations.view import agent_connected
+
+# Less than [DEFAULT] rpc_response_timeout (60 s), within which nova's API wants its answer.
+AGENT_SECONDS = 30
 from nova import exception as nova_exception
 
 
@@ -15,6 +20,15 @@ def _require(image_meta: ImageMeta) -> None:
         raise nova_exception.QemuGuestAgentNotEnabled()
 
 
+def _domain(node: Node, instance: NovaInstance) -> Domain:
+    """The domain, once its agent answers: a guest that has just started needs a moment."""
+    domain = node.domain(instance)
+    with node.hypervisor.events.expect(domain.uuid, "agent-connected", "stopped") as connected:
+        if domain.is_active() and not agent_connected(domain.xml()):
+            connected.wait(AGENT_SECONDS)
+    return domain
+
+
 def set_admin_password(node: Node, instance: NovaInstance, password: str) -> None:
     """:raises nova.exception.SetAdminPasswdNotSupported: the agent cannot do it."""
     image_meta = instance.image_meta
@@ -22,7 +36,7 @@ def set_admin_password(node: Node, instance: NovaInstance, password: str) -> Non
     windows = image_meta.properties.get("os_type") == "windows" or instance.os_type == "windows"
     user = image_meta.properties.get("os_admin_user") or ("Administrator" if windows else "root")
     try:
-        node.domain(instance).set_user_password(user, password)
+        _domain(node, instance).set_user_password(user, password)
     except exception.Unsupported as error:
         raise nova_exception.SetAdminPasswdNotSupported() from error
     except exception.OperationTimeout as error:
@@ -39,7 +53,7 @@ def quiesce(node: Node, instance: NovaInstance, image_meta: ImageMeta, *, freeze
     :raises nova.exception.InstanceQuiesceNotSupported: the agent does not do it.
     """
     _require(image_meta)
-    domain = node.domain(instance)
+    domain = _domain(node, instance)
     try:
         if freeze:
             domain.freeze()

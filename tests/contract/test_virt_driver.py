@@ -174,6 +174,13 @@ class ContractTest(cases._VirtDriverTestCase, test.TestCase):
             connection_info["data"]["device_path"] = path
 
         self.useFixture(fixtures.MonkeyPatch("kvmdriver.nova.volumes.connect", connect))
+        # these cases of nova's have no context, without which its database cannot be asked
+        self.useFixture(
+            fixtures.MonkeyPatch(
+                "kvmdriver.nova.device_metadata.build",
+                lambda *_arguments: objects.InstanceDeviceMetadata(),
+            )
+        )
         return mock.patch.dict(volumes.KINDS, {"fake": volumes.Kind(None, "file")})
 
     def test_swap_volume(self) -> None:

@@ -104,4 +104,122 @@ INSTANCES: dict[str, Instance] = {
         clock="localtime",
     ),
     "watchdog": instance(watchdog={"action": "poweroff"}),
+    "tuning": instance(
+        vcpus={"current": 4},
+        tuning={
+            "cells": [
+                {"id": 0, "cpus": [0, 1], "memory_mib": 256, "host_node": 0, "page_kib": 2048},
+                {"id": 1, "cpus": [2, 3], "memory_mib": 256, "host_node": 1, "page_kib": 2048},
+            ],
+            "cpu": {
+                "shares": 2048,
+                "period": 100000,
+                "quota": 50000,
+                "pins": [[4], [5], [12], [13]],
+                "emulator": [4, 5, 12],
+                "realtime": [1, 3],
+            },
+            "memory": {"hard_limit_kib": 1048576},
+            "shared_memory": True,
+            "hide_hypervisor": True,
+            "hyperv": True,
+            "pmu": False,
+            "vmcoreinfo": True,
+            "system": {
+                "manufacturer": "OpenStack Foundation",
+                "product": "OpenStack Nova",
+                "version": "34.0.0",
+                "serial": UUID,
+                "uuid": UUID,
+            },
+            "rng_limit": {"bytes": 1024, "period": 500},
+            "video_ram_kib": 16384,
+            "memory_stats_seconds": 0,
+            "boot_menu": True,
+            "iothreads": 1,
+        },
+    ),
+    "cpuset": instance(tuning={"cpuset": [0, 1, 2, 7], "locked_memory": True, "pointer": "none"}),
+    "file_backed_memory": instance(
+        tuning={"file_backed_memory": True, "discard_memory": True, "block_weight": 500}
+    ),
+    "plugs": instance(
+        nics=[
+            {
+                "mac": f"fa:16:3e:00:00:{number:02x}",
+                "model": None if plug["type"].startswith("hostdev") else "virtio",
+                "mtu": 1450,
+                "plug": plug,
+            }
+            for number, plug in enumerate(
+                [
+                    {"type": "ethernet", "target": "tap1", "managed": False, "driver": "qemu"},
+                    {
+                        "type": "bridge",
+                        "bridge": "br-int",
+                        "target": "tap2",
+                        "port_profile": "openvswitch",
+                        "port_parameters": [["interfaceid", UUID]],
+                        "driver": "vhost",
+                        "queues": 4,
+                        "rx_queue_size": 512,
+                        "packed": True,
+                        "inbound": {"average": 100, "peak": 200, "burst": 50},
+                        "outbound": {"average": 100},
+                    },
+                    {"type": "vhostuser", "mode": "server", "path": "/run/vhu", "target": "vhu1"},
+                    {"type": "direct", "device": "eth5", "mode": "passthrough"},
+                    {"type": "hostdev", "device": "0000:81:00.1", "vlan": 100},
+                    {"type": "hostdev-pci", "device": "0000:81:00.2"},
+                    {"type": "vdpa", "path": "/dev/vhost-vdpa-0"},
+                ]
+            )
+        ]
+    ),
+    "volumes": instance(
+        disks=[
+            {
+                "name": "vda",
+                "bus": "virtio",
+                "volume": {"type": "block", "path": "/dev/sdx", "shareable": True},
+                "cache": "none",
+                "io": "native",
+                "serial": UUID,
+                "boot_order": 1,
+                "iothread": 1,
+                "limits": {"total_iops_sec": 100, "total_iops_sec_max": 200},
+            },
+            {
+                "name": "vdb",
+                "bus": "virtio",
+                "volume": {
+                    "type": "network",
+                    "protocol": "rbd",
+                    "path": "pool/volume",
+                    "hosts": [{"name": "192.0.2.1", "port": 6789}, {"name": "192.0.2.2"}],
+                    "user": "cinder",
+                    "auth_secret": UUID,
+                },
+            },
+            {
+                "name": "sda",
+                "bus": "scsi",
+                "device": "lun",
+                "volume": {
+                    "type": "block",
+                    "path": "/dev/dm-3",
+                    "physical_block_size": 4096,
+                    "logical_block_size": 512,
+                },
+            },
+            {
+                "name": "vdc",
+                "bus": "virtio",
+                "volume": {"type": "file", "path": "/mnt/volume", "format": "qcow2"},
+            },
+        ],
+        tuning={"iothreads": 1, "scsi_model": "virtio-scsi"},
+    ),
+    "tcp_serial": instance(consoles={"tcp_ports": [10000, 10001], "graphics": "spice"}),
+    "both_screens": instance(consoles={"graphics": "vnc", "also_spice": True, "keymap": "de"}),
 }
