@@ -116,6 +116,8 @@ def plan(
     info = block_device_info or {}
     ephemerals = nova_driver.block_device_info_get_ephemerals(info)
     swap = nova_driver.block_device_info_get_swap(info)
+    if not nova_driver.swap_is_usable(swap):
+        swap = None
     volumes = nova_driver.block_device_info_get_mapping(info)
     root_name = bare(info.get("root_device_name") or instance.root_device_name)
     namer = Namer(

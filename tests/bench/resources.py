@@ -23,15 +23,15 @@ from typing import Any
 from unittest import mock
 
 import libvirt
+
 from nova import conf as nova_conf
 from nova import config as nova_config
-from nova import objects
-from nova import rpc
+from nova import objects, rpc
 from nova.virt import fake
 
 DOMAIN = """<domain type='qemu'><name>{name}</name><uuid>{uuid}</uuid>
 <memory unit='MiB'>16</memory><vcpu>1</vcpu><os><type machine='pc'>hvm</type></os>
-<devices><disk type='file' device='disk'><driver name='qemu' type='qcow2'/>
+<devices><emulator>/usr/bin/qemu-system-x86_64</emulator><disk type='file' device='disk'><driver name='qemu' type='qcow2'/>
 <source file='{disk}'/><target dev='vda' bus='virtio'/></disk></devices></domain>"""
 
 
@@ -99,6 +99,7 @@ def configure(root: str) -> None:
     objects.register_all()
     conf = nova_conf.CONF
     nova_config.parse_args(["bench", "--config-file", os.devnull])
+    nova_conf.neutron.register_dynamic_opts(conf)
     conf.set_override("instances_path", root)
     conf.set_override("state_path", root)
     conf.set_override("host", "bench")

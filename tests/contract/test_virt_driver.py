@@ -12,15 +12,13 @@ from unittest import mock
 
 import fixtures
 import nova.tests.unit  # noqa: F401 it sets the scene, and must come first
-from nova import exception
-from nova import objects
-from nova import test
 from nova.tests import fixtures as nova_fixtures
 from nova.tests.unit import utils as test_utils
 from nova.tests.unit.virt import test_virt_drivers as cases
 
 from kvmdriver.model import Plug
 from kvmdriver.nova import volumes
+from nova import exception, objects, test
 
 _make_flavor = test_utils.get_test_flavor
 
@@ -145,9 +143,7 @@ class ContractTest(cases._VirtDriverTestCase, test.TestCase):
     def test_block_stats(self) -> None:
         instance, _ = self._get_running_instance()
         self.assertEqual(5, len(self.connection.block_stats(instance, "vda")))
-        self.assertRaises(
-            exception.DiskNotFound, self.connection.block_stats, instance, "someid"
-        )
+        self.assertRaises(exception.DiskNotFound, self.connection.block_stats, instance, "someid")
 
     def test_get_console_output(self) -> None:
         instance, _ = self._get_running_instance()
@@ -191,9 +187,7 @@ class ContractTest(cases._VirtDriverTestCase, test.TestCase):
         # a guest that has not booted does not let go of a PCI device
         self.flags(device_detach_timeout=1, device_detach_attempts=1, group="libvirt")
         with self._with_files():
-            self.assertRaises(
-                exception.DeviceDetachFailed, super().test_attach_detach_volume
-            )
+            self.assertRaises(exception.DeviceDetachFailed, super().test_attach_detach_volume)
 
     def test_attach_detach_different_power_states(self) -> None:
         self.flags(device_detach_timeout=1, device_detach_attempts=1, group="libvirt")

@@ -13,6 +13,7 @@ ALLOWED = {
     "agent": {"driver", "hypervisor"},
     "cli": {"agent", "driver"},
     "driver": {"operations", "host", "hypervisor", "storage"},
+    "nova": {"operations", "definition", "storage", "host", "hypervisor"},
     "operations": {"definition", "storage", "network", "host", "hypervisor", "privsep"},
     "definition": set(),
     "storage": set(),
