@@ -23,14 +23,17 @@ class HostCpu:
     @classmethod
     def parse(cls, node: etree._Element | None, architecture: str) -> "HostCpu":
         topology = node.find("topology") if node is not None else None
-        shape = dict(topology.attrib) if topology is not None else {}
+
+        def size(name: str) -> int:
+            return int(topology.get(name, "1")) if topology is not None else 1
+
         return cls(
             architecture=architecture,
             model=node.findtext("model") if node is not None else None,
             vendor=node.findtext("vendor") if node is not None else None,
-            sockets=int(shape.get("sockets", 1)),
-            cores=int(shape.get("cores", 1)),
-            threads=int(shape.get("threads", 1)),
+            sockets=size("sockets"),
+            cores=size("cores"),
+            threads=size("threads"),
             features=tuple(
                 feature.get("name", "")
                 for feature in (node.iterfind("feature") if node is not None else ())

@@ -35,6 +35,7 @@ from kvmdriver.nova import (
     vifs,
     volumes,
 )
+from kvmdriver.nova.capabilities import CAPABILITIES, of_host
 from kvmdriver.nova.errors import translate_errors
 from kvmdriver.nova.events import LifecycleEvents
 from kvmdriver.nova.node import Node
@@ -51,31 +52,7 @@ LOG = logging.getLogger(__name__)
 class NovaDriver(nova_driver.ComputeDriver):
     """KVM/QEMU guests for nova-compute."""
 
-    capabilities = {
-        **nova_driver.ComputeDriver.capabilities,
-        "has_imagecache": True,
-        "supports_evacuate": True,
-        "supports_migrate_to_same_host": True,
-        "supports_attach_interface": True,
-        "supports_device_tagging": True,
-        "supports_tagged_attach_interface": True,
-        "supports_tagged_attach_volume": True,
-        "supports_extend_volume": True,
-        "supports_multiattach": True,
-        "supports_trusted_certs": True,
-        "supports_pcpus": True,
-        "supports_bfv_rescue": True,
-        "supports_image_type_aki": True,
-        "supports_image_type_ami": True,
-        "supports_image_type_ari": True,
-        "supports_image_type_iso": True,
-        "supports_image_type_qcow2": True,
-        "supports_image_type_raw": True,
-        "supports_image_type_vdi": True,
-        "supports_image_type_vhd": True,
-        "supports_image_type_vhdx": True,
-        "supports_image_type_vmdk": True,
-    }
+    capabilities = CAPABILITIES
 
     def __init__(self, virtapi: Any, read_only: bool = False):
         super().__init__(virtapi)
@@ -87,12 +64,7 @@ class NovaDriver(nova_driver.ComputeDriver):
 
     def init_host(self, host: str) -> None:
         startup.prepare(self.node)
-        firmware = self.node.capabilities()
-        self.capabilities = {
-            **self.capabilities,
-            "supports_secure_boot": firmware.secure_boot,
-            "supports_mem_backing_file": bool(CONF.libvirt.file_backed_memory),
-        }
+        self.capabilities = of_host(self.node)
         self._lifecycle = LifecycleEvents(self.emit_event)
         self.node.hypervisor.events.subscribe(self._lifecycle.on_event)
         self.node.hypervisor.events.subscribe(service_status.Watcher(host).on_event)

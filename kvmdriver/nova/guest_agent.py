@@ -8,10 +8,10 @@ from kvmdriver.hypervisor.domain import Domain
 from kvmdriver.nova import translate
 from kvmdriver.nova.node import Node
 from kvmdriver.operations.view import agent_connected
+from nova import exception as nova_exception
 
 # Less than [DEFAULT] rpc_response_timeout (60 s), within which nova's API wants its answer.
 AGENT_SECONDS = 30
-from nova import exception as nova_exception
 
 
 def _require(image_meta: ImageMeta) -> None:

@@ -7,6 +7,7 @@ With GUESTS (40) running guests on qcow2 disks, both drivers in one process answ
 and ``get_info`` of each. Prints times, ratios, and how many libvirt calls and processes it took.
 """
 
+import functools
 import json
 import os
 import shutil
@@ -177,7 +178,7 @@ def main(guests: int = 40, rounds: int = 7) -> None:
             ):
                 found = {}
                 for name, driver in drivers.items():
-                    found[name] = measure(lambda d=driver: work(d), rounds, counter)
+                    found[name] = measure(functools.partial(work, driver), rounds, counter)
                 print(f"{title}, {guests} running guests")
                 for name, (milliseconds, calls, processes) in found.items():
                     print(

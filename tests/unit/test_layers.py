@@ -69,9 +69,18 @@ class LayersTest(unittest.TestCase):
         users = {layer_of(path) for path in FILES if "libvirt" in imports(path)}
         self.assertEqual({"hypervisor"}, users)
 
-    def test_nobody_knows_nova(self) -> None:
-        for path in FILES:
-            self.assertFalse(any(name.split(".")[0] == "nova" for name in imports(path)), path)
+    def test_only_the_adapter_knows_nova(self) -> None:
+        users = {
+            layer_of(path)
+            for path in FILES
+            if any(name.split(".")[0] == "nova" for name in imports(path))
+        }
+        self.assertEqual({"nova"}, users)
+
+    def test_the_adapter_has_nothing_of_the_driver_in_tree(self) -> None:
+        for path in (ROOT / "nova").glob("*.py"):
+            for name in imports(path):
+                self.assertFalse(name.startswith(("nova.virt.libvirt", "nova.virt.fake")), path)
 
     def test_definitions_are_pure(self) -> None:
         for path in (ROOT / "definition").glob("*.py"):
