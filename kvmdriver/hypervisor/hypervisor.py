@@ -103,6 +103,16 @@ class Hypervisor:
         rows = self.connection.call_fresh("getAllDomainStats", libvirt.VIR_DOMAIN_STATS_STATE, 0)
         return {domain.UUIDString(): stats.power_state(domain, row) for domain, row in rows}
 
+    def vcpus_used(self) -> int:
+        """vCPUs of all running domains, from what libvirt knows without asking a QEMU."""
+        rows = self.connection.call_fresh(
+            "getAllDomainStats",
+            libvirt.VIR_DOMAIN_STATS_VCPU,
+            libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_ACTIVE
+            | libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT,
+        )
+        return sum(row.get("vcpu.current", 0) for _domain, row in rows)
+
     def summary(self, domain: Domain) -> stats.DomainSummary:
         """State and size of one domain."""
         return stats.summary(*self._stats_of(domain, stats.SUMMARY))

@@ -33,7 +33,6 @@ def available(node: Node) -> dict[str, Any]:
     host = hypervisor.host_capabilities()
     total_gb, used_gb, free_gb = disk_gb(node)
     total_mib, available_mib = total_and_available_mib()
-    summaries = hypervisor.summaries()
     topology = numa_topology(node)
     return {
         "supported_instances": [
@@ -44,7 +43,7 @@ def available(node: Node) -> dict[str, Any]:
         "vcpus": len(shared_cpus(node)),
         "memory_mb": total_mib,
         "local_gb": total_gb,
-        "vcpus_used": sum(entry.vcpus for entry in summaries if entry.active),
+        "vcpus_used": node.states.vcpus_used(),
         "memory_mb_used": total_mib - available_mib,
         "local_gb_used": used_gb,
         # what nova's own driver says, since neighbours compare it

@@ -53,6 +53,7 @@ class PowerStates:
         self._version = 0
         self._states: dict[str, PowerState] | None = None
         self._taken = 0.0
+        self._vcpus: int | None = None
         hypervisor.events.subscribe(self._on_event)
 
     def _on_event(self, event: Event) -> None:
@@ -64,6 +65,19 @@ class PowerStates:
         with self._lock:
             self._version += 1
             self._states = None
+            self._vcpus = None
+
+    def vcpus_used(self) -> int:
+        """vCPUs of all running guests; counted anew when a guest has started or stopped."""
+        vcpus = self._vcpus
+        if vcpus is None:
+            with self._lock:
+                version = self._version
+            vcpus = self._hypervisor.vcpus_used()
+            with self._lock:
+                if version == self._version:
+                    self._vcpus = vcpus
+        return vcpus
 
     def all(self) -> dict[str, PowerState]:
         """Power state of every domain by UUID."""

@@ -160,9 +160,16 @@ def main(guests: int = 40, rounds: int = 7) -> None:
         ours = drivers["kvmdriver"]
 
         def fresh_sync(driver: Any) -> None:
-            if driver is ours:
-                driver.node.states.forget()  # as if something had just happened
+            forget(driver)
             power_sync(driver, instances)
+
+        def forget(driver: Any) -> None:
+            if driver is ours:
+                driver.node.states.forget()  # as if a guest had just started
+
+        def fresh_resources(driver: Any) -> None:
+            forget(driver)
+            driver.get_available_resource("bench")
 
         # the in-tree driver asks nova's database for its instances; here it gets them for nothing
         with (
@@ -174,7 +181,9 @@ def main(guests: int = 40, rounds: int = 7) -> None:
         ):
             for title, work in (
                 ("get_available_resource", lambda d: d.get_available_resource("bench")),
-                ("power-state sync", fresh_sync),
+                ("get_available_resource after an event", fresh_resources),
+                ("power-state sync", lambda d: power_sync(d, instances)),
+                ("power-state sync after an event", fresh_sync),
             ):
                 found = {}
                 for name, driver in drivers.items():
