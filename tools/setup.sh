@@ -79,8 +79,8 @@ install_python() { # requirements files
 }
 pip_install() { "$venv/bin/pip" install -qq --disable-pip-version-check "$@"; }
 # What was installed is known by the checksum of what asked for it.
-fresh() { [ "$(sha256sum <"$2")" = "$(cat "$venv/stamp.$1" 2>/dev/null)" ]; }
-stamp() { sha256sum <"$2" >"$venv/stamp.$1"; }
+fresh() { [ "$(sha256sum <"$2")" = "$(cat "$venv/stamp.${1//\//-}" 2>/dev/null)" ]; }
+stamp() { sha256sum <"$2" >"$venv/stamp.${1//\//-}"; }
 
 build_guest() {
     step "building the test guest"
