@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from nova import exception as nova_exception
 from nova.objects.instance import Instance as NovaInstance
 from os_brick import exception as brick_exception
 from oslo_log import log as logging
@@ -15,7 +16,6 @@ from kvmdriver.nova.block_devices import Slot
 from kvmdriver.nova.node import Node
 from kvmdriver.operations import attach as operations
 from kvmdriver.operations.undo import undo_on_failure
-from nova import exception as nova_exception
 
 LOG = logging.getLogger(__name__)
 

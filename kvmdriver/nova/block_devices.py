@@ -8,16 +8,16 @@ import dataclasses
 from collections.abc import Iterable
 from typing import Any, cast
 
-from nova.objects.image_meta import ImageMeta
-from nova.objects.instance import Instance as NovaInstance
-
-from kvmdriver.definition.disks import free_name
-from kvmdriver.nova.image_meta import field
 from nova import block_device
 from nova import exception as nova_exception
+from nova.objects.image_meta import ImageMeta
+from nova.objects.instance import Instance as NovaInstance
 from nova.virt import configdrive
 from nova.virt import driver as nova_driver
 from nova.virt import osinfo as nova_osinfo
+
+from kvmdriver.definition.disks import free_name
+from kvmdriver.nova.image_meta import field
 
 BUSES = ("virtio", "scsi", "sata", "ide", "usb", "fdc")
 

@@ -1,7 +1,8 @@
 """What the driver tells nova that it can do; each becomes a trait of the host in placement."""
 
-from kvmdriver.nova.node import Node
 from nova.virt import driver as nova_driver
+
+from kvmdriver.nova.node import Node
 
 # What is not named here is False, which is what nova's base class says.
 CAPABILITIES = {

@@ -2,6 +2,7 @@
 
 import os
 
+from nova import exception as nova_exception
 from nova.console import type as console_type
 from nova.objects.instance import Instance as NovaInstance
 
@@ -9,7 +10,6 @@ from kvmdriver import exception
 from kvmdriver.hypervisor.domain import Domain
 from kvmdriver.nova import definition
 from kvmdriver.nova.node import Node
-from nova import exception as nova_exception
 
 # nova's API returns lines from the end of this much.
 MAX_BYTES = 100 * 1024

@@ -6,15 +6,15 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from lxml import etree
+from nova import exception as nova_exception
 from nova.objects.image_meta import ImageMeta
 from nova.objects.instance import Instance as NovaInstance
+from nova.virt import hardware
 
 from kvmdriver.definition.build import domain_xml
 from kvmdriver.nova import disks, metadata, nics, translate
 from kvmdriver.nova.block_devices import Slot
 from kvmdriver.nova.node import Node
-from nova import exception as nova_exception
-from nova.virt import hardware
 
 
 def build(

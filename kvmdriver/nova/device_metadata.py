@@ -7,11 +7,11 @@ https://docs.openstack.org/nova/latest/user/metadata.html.
 from typing import Any
 
 from lxml import etree
+from nova import block_device, objects
 from nova.objects.instance import Instance as NovaInstance
+from nova.virt import netutils
 
 from kvmdriver.hypervisor.domain import Domain
-from nova import block_device, objects
-from nova.virt import netutils
 
 
 def build(

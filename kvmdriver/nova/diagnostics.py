@@ -4,12 +4,12 @@ import time
 from typing import Any
 
 from lxml import etree
+from nova import exception as nova_exception
 from nova.objects import diagnostics as nova_diagnostics
 from nova.objects.instance import Instance as NovaInstance
 
 from kvmdriver.nova.node import Node
 from kvmdriver.nova.states import NOVA_STATES
-from nova import exception as nova_exception
 
 _STATE_NAMES = {
     0: "pending",

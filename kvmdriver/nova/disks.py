@@ -7,9 +7,11 @@ from collections.abc import Iterable
 from typing import Any
 
 import nova.privsep.fs
+from nova import exception as nova_exception
 from nova.api.metadata import base as instance_metadata
 from nova.objects.image_meta import ImageMeta
 from nova.objects.instance import Instance as NovaInstance
+from nova.virt import configdrive
 
 from kvmdriver.model import Disk, DiskFile
 from kvmdriver.model.layout import InstanceLayout
@@ -18,8 +20,6 @@ from kvmdriver.nova.block_devices import Slot
 from kvmdriver.nova.node import Node
 from kvmdriver.storage import backend, inspect
 from kvmdriver.storage.copy import copy_file, remove_file
-from nova import exception as nova_exception
-from nova.virt import configdrive
 
 _MIB = 1024 * 1024
 

@@ -9,8 +9,12 @@ import tempfile
 from typing import Any
 
 import os_vif
+from nova import exception as nova_exception
 from nova.conf import CONF
 from nova.image import glance
+from nova.virt import driver as nova_driver
+from nova.virt import hardware
+from nova.virt import node as nova_node
 from nova.volume import cinder
 from oslo_log import log as logging
 from oslo_utils import uuidutils
@@ -40,10 +44,6 @@ from kvmdriver.nova.errors import translate_errors
 from kvmdriver.nova.events import LifecycleEvents
 from kvmdriver.nova.node import Node
 from kvmdriver.nova.states import NOVA_STATES
-from nova import exception as nova_exception
-from nova.virt import driver as nova_driver
-from nova.virt import hardware
-from nova.virt import node as nova_node
 
 LOG = logging.getLogger(__name__)
 

@@ -4,8 +4,9 @@ import functools
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from kvmdriver import exception
 from nova import exception as nova_exception
+
+from kvmdriver import exception
 
 F = TypeVar("F", bound=Callable[..., Any])
 

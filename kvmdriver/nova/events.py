@@ -9,8 +9,9 @@ import queue
 import threading
 from collections.abc import Callable
 
-from kvmdriver.hypervisor.events import Event
 from nova.virt import event as nova_event
+
+from kvmdriver.hypervisor.events import Event
 
 LOG = logging.getLogger(__name__)
 

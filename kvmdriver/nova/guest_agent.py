@@ -1,5 +1,6 @@
 """What the guest agent (qemu-guest-agent) does for nova."""
 
+from nova import exception as nova_exception
 from nova.objects.image_meta import ImageMeta
 from nova.objects.instance import Instance as NovaInstance
 
@@ -8,7 +9,6 @@ from kvmdriver.hypervisor.domain import Domain
 from kvmdriver.nova import translate
 from kvmdriver.nova.node import Node
 from kvmdriver.operations.view import agent_connected
-from nova import exception as nova_exception
 
 # Less than [DEFAULT] rpc_response_timeout (60 s), within which nova's API wants its answer.
 AGENT_SECONDS = 30

@@ -7,14 +7,14 @@ import uuid
 from collections.abc import Iterator
 from typing import Any
 
+from nova import exception as nova_exception
 from nova.objects.instance import Instance as NovaInstance
+from nova.virt import images as nova_images
 
 from kvmdriver import exception
 from kvmdriver.nova.node import Node
 from kvmdriver.storage.copy import remove_file
 from kvmdriver.storage.image_cache import CachedImage, Role
-from nova import exception as nova_exception
-from nova.virt import images as nova_images
 
 # Glance's names of formats -> ours. ``ami`` and its kin are raw disks and plain files.
 _FORMATS = {

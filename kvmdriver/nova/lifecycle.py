@@ -8,8 +8,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from lxml import etree
+from nova import exception as nova_exception
 from nova.objects.image_meta import ImageMeta
 from nova.objects.instance import Instance as NovaInstance
+from nova.virt import driver as nova_driver
 from oslo_log import log as logging
 
 from kvmdriver import exception
@@ -19,8 +21,6 @@ from kvmdriver.nova.block_devices import Slot
 from kvmdriver.nova.node import Node
 from kvmdriver.operations import power
 from kvmdriver.operations.undo import undo_on_failure
-from nova import exception as nova_exception
-from nova.virt import driver as nova_driver
 
 LOG = logging.getLogger(__name__)
 

@@ -7,11 +7,11 @@ Its form is that of Nova's in-tree driver (doc/source/reference/libvirt-metadata
 from typing import Any
 
 from lxml import etree
+from nova import version
 from nova.objects.instance import Instance as NovaInstance
 
 from kvmdriver.nova.image_meta import field
 from kvmdriver.nova.translate import created_at, specs_of
-from nova import version
 
 NAMESPACE = "http://openstack.org/xmlns/libvirt/nova/1.1"
 

@@ -8,18 +8,18 @@ from typing import Any
 
 import os_vif.objects.fields
 import os_vif.objects.vif
+from nova import exception as nova_exception
 from nova.network import model as network_model
 from nova.network import os_vif_util
 from nova.objects.flavor import Flavor
 from nova.objects.image_meta import ImageMeta
+from nova.virt import hardware
+from nova.virt import osinfo as nova_osinfo
 from os_vif.objects import vif as osv
 from oslo_config import cfg
 
 from kvmdriver.host import pci
 from kvmdriver.model import Nic, NicQos, Plug
-from nova import exception as nova_exception
-from nova.virt import hardware
-from nova.virt import osinfo as nova_osinfo
 
 MODELS = {
     "kvm": (

@@ -6,13 +6,13 @@ as ``instance.numa_topology``. See https://docs.openstack.org/nova/latest/admin/
 
 from typing import Any
 
+from nova import exception as nova_exception
 from nova.objects.image_meta import ImageMeta
 from nova.objects.instance import Instance as NovaInstance
+from nova.virt import hardware
 
 from kvmdriver.model import CpuTune, IoLimits, MemoryTune, NumaCell, Tuning
 from kvmdriver.nova.node import Node
-from nova import exception as nova_exception
-from nova.virt import hardware
 
 _CPU_QUOTAS = ("cpu_shares", "cpu_period", "cpu_quota")
 

@@ -3,10 +3,9 @@
 A request is carried out or refused by name; it is never ignored.
 """
 
+from nova import exception as nova_exception
 from nova.objects.flavor import Flavor
 from nova.objects.image_meta import ImageMeta
-
-from nova import exception as nova_exception
 
 _SPECS = (
     "hw:mem_encryption",

@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 from lxml import etree
+from nova import exception as nova_exception
 from nova.objects.image_meta import ImageMeta
 from nova.objects.instance import Instance as NovaInstance
 
@@ -14,7 +15,6 @@ from kvmdriver.nova import block_devices, definition, disks, lifecycle
 from kvmdriver.nova.image_meta import field
 from kvmdriver.nova.node import Node
 from kvmdriver.operations.undo import undo_on_failure
-from nova import exception as nova_exception
 
 # Nova's in-tree driver keeps the definition to return to under this name.
 _DEFINITION = "unrescue.xml"

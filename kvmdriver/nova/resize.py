@@ -6,17 +6,17 @@ import os
 import shutil
 from typing import Any
 
+from nova import exception as nova_exception
 from nova.objects.flavor import Flavor
 from nova.objects.image_meta import ImageMeta
 from nova.objects.instance import Instance as NovaInstance
 from nova.objects.migration import Migration
+from nova.virt import driver as nova_driver
 
 from kvmdriver.nova import block_devices, definition, disks, lifecycle, vifs
 from kvmdriver.nova.node import Node
 from kvmdriver.operations.undo import undo_on_failure
 from kvmdriver.storage.copy import copy_file
-from nova import exception as nova_exception
-from nova.virt import driver as nova_driver
 
 _ASIDE = "_resize"
 

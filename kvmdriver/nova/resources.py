@@ -10,18 +10,18 @@ import time
 from typing import Any
 
 import os_resource_classes as orc
+from nova import exception as nova_exception
 from nova.objects import network_metadata
 from nova.objects import numa as nova_numa
+from nova.virt import driver as nova_driver
+from nova.virt import hardware
+from nova.virt import node as nova_node
 
 from kvmdriver.host.memory import total_and_available_mib
 from kvmdriver.hypervisor.capabilities import HostNumaNode
 from kvmdriver.model.base import is_uuid
 from kvmdriver.nova import disks, traits
 from kvmdriver.nova.node import Node
-from nova import exception as nova_exception
-from nova.virt import driver as nova_driver
-from nova.virt import hardware
-from nova.virt import node as nova_node
 
 _GIB = 1024**3
 _ARCHITECTURES = {"x86_64": ("x86_64", "i686")}

@@ -2,12 +2,12 @@
 
 import threading
 
-from oslo_log import log as logging
-
-from kvmdriver.hypervisor.events import Event
 from nova import context as nova_context
 from nova import exception as nova_exception
 from nova import objects
+from oslo_log import log as logging
+
+from kvmdriver.hypervisor.events import Event
 
 LOG = logging.getLogger(__name__)
 

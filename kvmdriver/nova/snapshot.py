@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+from nova import exception as nova_exception
 from nova.compute import task_states
 from nova.objects.instance import Instance as NovaInstance
 
@@ -13,7 +14,6 @@ from kvmdriver.nova import images, translate
 from kvmdriver.nova.image_meta import field
 from kvmdriver.nova.node import Node
 from kvmdriver.operations.snapshot import copy_running
-from nova import exception as nova_exception
 
 
 def snapshot(

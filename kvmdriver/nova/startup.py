@@ -2,13 +2,13 @@
 
 from typing import Any
 
+from nova import exception as nova_exception
 from oslo_log import log as logging
 
 from kvmdriver import exception
 from kvmdriver.host import platform as host_platform
 from kvmdriver.nova import resources
 from kvmdriver.nova.node import Node
-from nova import exception as nova_exception
 
 LOG = logging.getLogger(__name__)
 

@@ -5,9 +5,12 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from nova import exception as nova_exception
+from nova import version
 from nova.objects.flavor import Flavor
 from nova.objects.image_meta import ImageMeta
 from nova.objects.instance import Instance as NovaInstance
+from nova.virt import hardware
 
 from kvmdriver import exception
 from kvmdriver.host import platform as host_platform
@@ -31,9 +34,6 @@ from kvmdriver.model import (
 from kvmdriver.model.layout import InstanceLayout
 from kvmdriver.nova import placement, refusals
 from kvmdriver.nova.node import Node
-from nova import exception as nova_exception
-from nova import version
-from nova.virt import hardware
 
 SCSI_MODELS = {"virtio-scsi": "virtio-scsi", "lsilogic": "lsilogic", "lsisas1078": "lsisas1078"}
 VIDEO_MODELS = ("virtio", "vga", "qxl", "cirrus", "bochs", "none")

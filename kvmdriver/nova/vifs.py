@@ -7,6 +7,7 @@ from typing import Any
 import nova.privsep.linux_net
 import os_vif
 import os_vif.exception
+from nova import exception as nova_exception
 from nova.network import model as network_model
 from nova.network import os_vif_util
 from nova.objects.instance import Instance as NovaInstance
@@ -15,7 +16,6 @@ from oslo_log import log as logging
 from kvmdriver.host import pci
 from kvmdriver.nova import nics
 from kvmdriver.nova.node import Node
-from nova import exception as nova_exception
 
 LOG = logging.getLogger(__name__)
 

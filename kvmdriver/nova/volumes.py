@@ -7,14 +7,14 @@ the rest in ``data``. Contract: https://docs.openstack.org/os-brick/latest/refer
 import dataclasses
 from typing import Any
 
+from nova import exception as nova_exception
+from nova import utils as nova_utils
 from os_brick.initiator import connector
 from oslo_log import log as logging
 
 from kvmdriver.model import Disk, IoLimits, NetworkHost, Volume
 from kvmdriver.nova.block_devices import Slot
 from kvmdriver.nova.node import Node
-from nova import exception as nova_exception
-from nova import utils as nova_utils
 
 LOG = logging.getLogger(__name__)
 

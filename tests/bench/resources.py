@@ -24,7 +24,6 @@ from typing import Any
 from unittest import mock
 
 import libvirt
-
 from nova import conf as nova_conf
 from nova import config as nova_config
 from nova import objects, rpc

@@ -1,26 +1,20 @@
 """Nova's own cases for every virt driver, on this driver with real libvirt and QEMU.
 
-What nova replaces with fakes for its in-tree driver stays real here. Replaced are Glance (nova's
-fixture), and os-vif, since a test has no Open vSwitch.
+See tests.contract.base for what is real.
 """
 
 import logging
 import os
-import subprocess
 from typing import Any
 from unittest import mock
 
 import fixtures
-import nova.tests.unit  # noqa: F401 it sets the scene, and must come first
-from nova.tests import fixtures as nova_fixtures
+from nova import exception, objects, test
 from nova.tests.unit import utils as test_utils
 from nova.tests.unit.virt import test_virt_drivers as cases
 
-from kvmdriver.model import Plug
 from kvmdriver.nova import volumes
-from nova import exception, objects, test
-
-_make_flavor = test_utils.get_test_flavor
+from tests.contract.base import DRIVER, RealHost
 
 # What kvmdriver does not have, nor Nova's in-tree driver: see nova's support matrix.
 NOT_IMPLEMENTED = {
@@ -36,13 +30,6 @@ NOT_IMPLEMENTED = {
 }
 
 
-class _Zeros(dict):
-    """Image data: what was uploaded, and 1 MiB of zeros for every image that was not."""
-
-    def get(self, key: Any, default: Any = None) -> Any:
-        return super().get(key, bytes(1 << 20))
-
-
 class _Said(logging.Handler):
     """Collects which methods nova's cases found missing."""
 
@@ -55,49 +42,18 @@ class _Said(logging.Handler):
             self.missing.add(record.args["method"])
 
 
-class ContractTest(cases._VirtDriverTestCase, test.TestCase):
-    REQUIRES_LOCKING = True
-
-    def _setup_fakelibvirt(self) -> None:
-        """Nothing is faked but what the host of a test cannot have."""
-        self.saved_libvirt = None
-        self.root = self.useFixture(fixtures.TempDir(rootdir="/var/tmp")).path
-        os.chmod(self.root, 0o755)
-        self.flags(
-            connection_uri="qemu:///system",
-            virt_type="qemu",
-            cpu_mode="none",
-            wait_soft_reboot_seconds=1,
-            snapshots_directory=os.path.join(self.root, "snapshots"),
-            group="libvirt",
-        )
-        self.flags(default_ephemeral_format="ext4", vif_plugging_timeout=0)
-        self.useFixture(nova_fixtures.OSBrickFixture())
-        for name in ("plug", "unplug"):
-            self.stub_out(f"os_vif.{name}", lambda *_args, **_kwargs: None)
-        self.stub_out("nova.tests.unit.utils.get_test_flavor", _small_flavor)
-        self.stub_out("nova.network.os_vif_util.nova_to_osvif_vif", lambda _vif: None)
-        self.stub_out("kvmdriver.nova.nics._from_nova", _tap)
-
+class ContractTest(RealHost, cases._VirtDriverTestCase, test.TestCase):
     def setUp(self) -> None:
-        self.driver_module = "nova.virt.kvmdriver.KVMDriver"
+        self.driver_module = DRIVER
         self.said = _Said()
         logging.getLogger(cases.__name__).addHandler(self.said)
         self.addCleanup(logging.getLogger(cases.__name__).removeHandler, self.said)
         super().setUp()
-        # nova's images are empty, which no disk can be made from
-        self.image_service._imagedata = _Zeros()
-        _open_up(self.connection.node.store.root)
-        self.connection.init_host("contract")
-        self.addCleanup(self.connection.cleanup_host, "contract")
-        self.addCleanup(_remove_domains)
+        self.start_driver(self.connection, self.image_service)
 
     def tearDown(self) -> None:
         super().tearDown()
         self.assertEqual(set(), self.said.missing - NOT_IMPLEMENTED)
-
-    def _teardown_fakelibvirt(self) -> None:
-        """Nothing was faked."""
 
     # Where nova's case holds for any driver only with fakes, the same is asked for real.
 
@@ -196,28 +152,3 @@ class ContractTest(cases._VirtDriverTestCase, test.TestCase):
                 exception.DeviceDetachFailed,
                 super().test_attach_detach_different_power_states,
             )
-
-
-def _small_flavor(context: Any = None, options: Any = None) -> Any:
-    """The flavor of nova's cases has 40 GiB; the file systems alone would take minutes."""
-    small = {"memory_mb": 64, "vcpus": 1, "root_gb": 1, "ephemeral_gb": 1, "swap": 16}
-    return _make_flavor(context, {**small, **(options or {})})
-
-
-def _open_up(directory: str) -> None:
-    """Let QEMU's user pass through the temporary directories of nova's fixtures."""
-    while directory.count("/") > 1:
-        os.chmod(directory, 0o755)
-        directory = os.path.dirname(directory)
-
-
-def _tap(vif: Any) -> Plug:
-    return Plug(type="ethernet", target=f"tap{vif['id'][:8]}")
-
-
-def _remove_domains() -> None:
-    for uuid in subprocess.run(
-        ["virsh", "-q", "list", "--all", "--uuid"], capture_output=True, text=True, check=True
-    ).stdout.split():
-        subprocess.run(["virsh", "-q", "destroy", uuid], capture_output=True, check=False)
-        subprocess.run(["virsh", "-q", "undefine", uuid, "--managed-save"], check=False)

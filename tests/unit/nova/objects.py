@@ -5,6 +5,8 @@ from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
+from nova import conf as nova_conf
+from nova import objects
 from nova.network import model as network_model
 from oslo_config import cfg
 
@@ -18,8 +20,6 @@ from kvmdriver.hypervisor.capabilities import (
 from kvmdriver.model.layout import InstanceLayout
 from kvmdriver.nova import options
 from kvmdriver.nova.node import Node
-from nova import conf as nova_conf
-from nova import objects
 
 objects.register_all()
 

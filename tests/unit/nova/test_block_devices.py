@@ -4,8 +4,9 @@ import unittest
 from types import SimpleNamespace
 from typing import Any
 
-from kvmdriver.nova import block_devices
 from nova import exception
+
+from kvmdriver.nova import block_devices
 from tests.unit.nova import objects as made
 
 

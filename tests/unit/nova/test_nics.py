@@ -5,9 +5,9 @@ from typing import Any
 from unittest import mock
 
 import os_vif
+from nova import exception
 
 from kvmdriver.nova import nics
-from nova import exception
 from tests.unit.nova import objects as made
 
 

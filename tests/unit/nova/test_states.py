@@ -5,13 +5,13 @@ import unittest
 from unittest import mock
 
 from nova.compute import power_state
+from nova.virt import event as nova_event
 
 from kvmdriver import exception
 from kvmdriver.hypervisor.events import Event
 from kvmdriver.hypervisor.stats import PowerState
 from kvmdriver.nova.events import LifecycleEvents
 from kvmdriver.nova.states import NOVA_STATES, PowerStates
-from nova.virt import event as nova_event
 
 
 class PowerStatesTest(unittest.TestCase):

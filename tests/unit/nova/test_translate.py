@@ -3,11 +3,12 @@
 import unittest
 from typing import Any
 
+from nova import exception as nova_exception
+from nova import objects
+
 from kvmdriver import exception
 from kvmdriver.model.layout import InstanceLayout
 from kvmdriver.nova import placement, translate
-from nova import exception as nova_exception
-from nova import objects
 from tests.unit.nova import objects as made
 
 LAYOUT = InstanceLayout("/instances", made.UUID)

@@ -4,9 +4,10 @@ import unittest
 from typing import Any
 from unittest import mock
 
+from nova import exception
+
 from kvmdriver.nova import volumes
 from kvmdriver.nova.block_devices import Slot
-from nova import exception
 from tests.unit.nova import objects as made
 
 FACTORY = "os_brick.initiator.connector.InitiatorConnector.factory"

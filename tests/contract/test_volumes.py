@@ -1,0 +1,164 @@
+"""Volumes in a real guest: those that need no kernel module of the host are really attached."""
+
+import os
+import re
+import socket
+import subprocess
+from typing import Any
+
+from nova import objects, test
+from nova.tests import fixtures as nova_fixtures
+from nova.tests.unit import utils as test_utils
+from nova.tests.unit.virt import test_virt_drivers as cases
+from nova.virt import fake
+from oslo_utils import importutils
+
+from tests import namespace
+from tests.contract.base import DRIVER, RealHost
+
+IMAGE = "cedef40a-ed67-4d10-800e-17455edce175"
+GUEST = os.environ.get("KVMDRIVER_GUEST", "/var/tmp/kvmdriver-guest")
+MIB = 1 << 20
+
+
+class VolumesTest(RealHost, cases._FakeDriverBackendTestCase, test.TestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.driver = importutils.import_object(DRIVER, fake.FakeVirtAPI())
+        image_service = self.useFixture(nova_fixtures.GlanceFixture(self))
+        self.context = test_utils.get_test_admin_context()
+        self.start_driver(self.driver, image_service)
+        with open(f"{GUEST}/guest.qcow2", "rb") as image:
+            image_service._imagedata[IMAGE] = image.read()
+        image_service.images[IMAGE]["disk_format"] = "qcow2"
+        flavor = test_utils.get_test_flavor(
+            options={"memory_mb": 256, "ephemeral_gb": 0, "swap": 0}
+        )
+        self.instance = test_utils.get_test_instance(flavor=flavor, obj=True)
+        self.meta = objects.ImageMeta.from_dict({"id": IMAGE, "disk_format": "qcow2"})
+        self.network_info: list[Any] = []
+
+    def spawn(self, block_device_info: Any = None) -> None:
+        self.driver.spawn(
+            self.context,
+            self.instance,
+            self.meta,
+            [],
+            "secret",
+            {},
+            network_info=self.network_info,
+            block_device_info=block_device_info,
+        )
+        self.wait_for_boot()
+
+    def wait_for_boot(self, times: int = 1) -> None:
+        namespace.wait_for(lambda: self.console().count("GUEST: up") >= times, 60)
+
+    def console(self) -> str:
+        return self.driver.get_console_output(self.context, self.instance).decode(errors="replace")
+
+    def file_volume(self, name: str, mib: int = 32) -> dict[str, Any]:
+        path = os.path.join(self.root, name)
+        with open(path, "wb") as file:
+            file.truncate(mib * MIB)
+        return {
+            "driver_volume_type": "gpfs",
+            "serial": name,
+            "data": {"device_path": path, "name": name},
+        }
+
+    def sizes(self) -> dict[str, int]:
+        """MiB of each disk of the guest, as QEMU shows them to it."""
+        domain = self.driver.node.domain(self.instance)
+        targets = [node.get("dev", "") for node in domain.xml().iterfind("devices/disk/target")]
+        return {name: domain.block_info(name)[0] // MIB for name in targets}
+
+    def test_file_attach_extend_detach(self) -> None:
+        self.spawn()
+        volume = self.file_volume("one")
+        self.driver.attach_volume(self.context, volume, self.instance, "/dev/vdb", "virtio")
+        self.assertEqual(32, self.sizes()["vdb"])
+        self.driver.extend_volume(self.context, volume, self.instance, 48 * MIB)
+        self.assertEqual(48, self.sizes()["vdb"])
+        # the guest's kernel agrees to let go: libvirt says so with an event
+        self.driver.detach_volume(self.context, volume, self.instance, "/dev/vdb")
+        self.assertNotIn("vdb", self.sizes())
+        self.driver.detach_volume(self.context, volume, self.instance, "/dev/vdb")
+
+    def test_attached_while_off(self) -> None:
+        self.spawn()
+        self.driver.power_off(self.instance)
+        volume = self.file_volume("cold")
+        self.driver.attach_volume(self.context, volume, self.instance, "/dev/vdb", "virtio")
+        info = {
+            "root_device_name": "/dev/vda",
+            "block_device_mapping": [
+                {
+                    "mount_device": "/dev/vdb",
+                    "connection_info": volume,
+                    "boot_index": None,
+                    "disk_bus": "virtio",
+                    "device_type": "disk",
+                }
+            ],
+        }
+        self.driver.power_on(self.context, self.instance, self.network_info, info)
+        self.wait_for_boot(2)
+        self.assertEqual(32, self.sizes()["vdb"])
+
+    def test_boot_from_volume(self) -> None:
+        path = os.path.join(self.root, "root")
+        subprocess.run(
+            ["qemu-img", "convert", "-O", "raw", f"{GUEST}/guest.qcow2", path], check=True
+        )
+        volume = {
+            "driver_volume_type": "gpfs",
+            "serial": "root",
+            "data": {"device_path": path, "name": "root"},
+        }
+        self.instance.image_ref = ""
+        self.spawn(
+            {
+                "root_device_name": "/dev/vda",
+                "block_device_mapping": [
+                    {
+                        "mount_device": "/dev/vda",
+                        "connection_info": volume,
+                        "boot_index": 0,
+                        "disk_bus": "virtio",
+                        "device_type": "disk",
+                    }
+                ],
+            }
+        )
+        files = os.listdir(self.driver.node.layout(self.instance).directory)
+        self.assertNotIn("disk", files)
+
+    def test_network(self) -> None:
+        path = os.path.join(self.root, "exported")
+        with open(path, "wb") as file:
+            file.truncate(24 * MIB)
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        server = subprocess.Popen(
+            ["qemu-nbd", "-f", "raw", "-x", "export", "-b", "127.0.0.1", "-p", str(port), path]
+        )
+        self.addCleanup(server.wait)
+        self.addCleanup(server.terminate)
+        namespace.wait_for(lambda: _listens(port), 10)
+        volume = {
+            "driver_volume_type": "nbd",
+            "serial": "net",
+            "data": {"name": "export", "hosts": ["127.0.0.1"], "ports": [str(port)]},
+        }
+        self.spawn()
+        self.driver.attach_volume(self.context, volume, self.instance, "/dev/vdb", "virtio")
+        self.assertEqual(24, self.sizes()["vdb"])
+        self.driver.detach_volume(self.context, volume, self.instance, "/dev/vdb")
+        self.assertNotIn("vdb", self.sizes())
+
+
+def _listens(port: int) -> bool:
+    found = subprocess.run(["ss", "-Hltn"], capture_output=True, text=True, check=True).stdout
+    return re.search(rf":{port}\b", found) is not None
