@@ -2,14 +2,12 @@
 
 import logging
 import threading
-from typing import Any, cast
+from typing import cast
 
 import oslo_messaging as messaging
 from oslo_config import cfg
-from stevedore import driver as stevedore_driver
-from stevedore import exception as stevedore_exception
 
-from kvmdriver import exception
+from kvmdriver import exception, plugins
 from kvmdriver.agent import transport as bus
 from kvmdriver.agent.endpoint import Endpoint
 from kvmdriver.agent.notifications import Notifier
@@ -27,19 +25,8 @@ def load_driver(conf: cfg.ConfigOpts) -> KVMDriver:
 
     :raises kvmdriver.exception.ConfigurationError: none is installed under that name.
     """
-    name = conf.kvm_agent.compute_driver
-    try:
-        manager: Any = stevedore_driver.DriverManager(
-            NAMESPACE, name, invoke_on_load=True, invoke_args=(conf,)
-        )
-    except stevedore_exception.NoMatches:
-        raise exception.ConfigurationError(
-            f"there is no compute driver {name!r}",
-            field="kvm_agent.compute_driver",
-            value=name,
-            remedy=f"use kvmdriver.KVMDriver, or install the package that provides it in {NAMESPACE}",
-        ) from None
-    return cast(KVMDriver, manager.driver)
+    cls = plugins.load(NAMESPACE, conf.kvm_agent.compute_driver, field="kvm_agent.compute_driver")
+    return cast(KVMDriver, cls(conf))
 
 
 class AgentServer:

@@ -2,12 +2,9 @@
 
 import abc
 import os
-from typing import Any, cast
+from typing import cast
 
-from stevedore import driver as stevedore_driver
-from stevedore import exception as stevedore_exception
-
-from kvmdriver import exception
+from kvmdriver import plugins
 from kvmdriver.progress import Progress, ignore
 from kvmdriver.storage.copy import copy_file, write_error
 from kvmdriver.storage.image_cache import CachedImage
@@ -92,15 +89,5 @@ def load(name: str, qemu_img: QemuImg) -> DiskBackend:
 
     :raises kvmdriver.exception.ConfigurationError: none is installed under that name.
     """
-    try:
-        manager: Any = stevedore_driver.DriverManager(
-            NAMESPACE, name, invoke_on_load=True, invoke_args=(qemu_img,)
-        )
-    except stevedore_exception.NoMatches:
-        raise exception.ConfigurationError(
-            f"there is no disk backend {name!r}",
-            field="kvm_storage.disk_format",
-            value=name,
-            remedy="use qcow2 or raw, or install the package that provides it",
-        ) from None
-    return cast(DiskBackend, manager.driver)
+    cls = plugins.load(NAMESPACE, name, field="kvm_storage.disk_format")
+    return cast(DiskBackend, cls(qemu_img))

@@ -3,6 +3,8 @@
 Everything is in ``kvmdriver.nova``; the class is found as every driver of kvmdriver is.
 """
 
-from kvmdriver.nova.load import load
+from kvmdriver import plugins
 
-KVMDriver = load("kvmdriver.KVMDriver")
+KVMDriver = plugins.load(
+    "kvmdriver.nova_drivers", "kvmdriver.KVMDriver", field="DEFAULT.compute_driver"
+)

@@ -24,9 +24,10 @@ ALLOWED = {
     "conf": set(),
     "exception": set(),
     "progress": set(),
+    "plugins": set(),
     "privsep": set(),
 }
-EVERYBODY = {"model", "conf", "exception", "progress"}
+EVERYBODY = {"model", "conf", "exception", "progress", "plugins"}
 # Pure: no input or output, no clock, no configuration.
 IMPURE = {"os", "time", "subprocess", "socket", "random", "datetime", "oslo_config", "libvirt"}
 

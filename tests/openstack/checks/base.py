@@ -104,8 +104,10 @@ class StackTest(unittest.TestCase):
 
     def create(self, name: str, *arguments: str, flavor: str = "small") -> dict[str, Any]:
         self.addCleanup(self.remove, name)
+        # what comes later on the command line wins, but networks add up
+        network = () if "--nic" in arguments else ("--network", "private")
         server = openstack(
-            "server", "create", "--flavor", flavor, "--image", "guest", "--network", "private",
+            "server", "create", "--flavor", flavor, "--image", "guest", *network,
             "--key-name", "default", "--wait", *arguments, name,
         )  # fmt: skip
         self.assertEqual("ACTIVE", server["status"])

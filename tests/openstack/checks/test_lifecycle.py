@@ -1,6 +1,9 @@
 """The life of a server as its owner and its operator see it."""
 
+import json
 import os
+
+from lxml import etree
 
 from tests.openstack.checks.base import PATHS, StackTest, act, openstack, run, wait_for
 
@@ -140,4 +143,35 @@ class LifecycleTest(StackTest):
         vnc = openstack("console", "url", "show", "--novnc", "extra")
         self.assertIn("token", vnc["url"])
         act("server", "delete", "--wait", "extra")
+        self.assert_nothing_left(server)
+
+    def test_flavor_and_tags(self) -> None:
+        """What a flavor asks for is in the domain; tags of devices are in the guest's metadata."""
+        self.addCleanup(act, "flavor", "delete", "special")
+        act(
+            "flavor", "create", "--ram", "256", "--vcpus", "1", "--disk", "1",
+            "--property", "hw:cpu_policy=dedicated",
+            "--property", "hw:watchdog_action=reset",
+            "--property", "hw_rng:rate_bytes=4096",
+            "--property", "hw_rng:rate_period=100",
+            "--property", "quota:disk_read_iops_sec=500",
+            "special",
+        )  # fmt: skip
+        server = self.create("special", "--nic", "net-id=private,tag=front", flavor="special")
+        guest = self.reach("special")
+        root = etree.fromstring(run("virsh", "dumpxml", server["id"]))
+        pins = [pin.get("cpuset") for pin in root.iterfind("cputune/vcpupin")]
+        self.assertEqual(1, len(pins))
+        self.assertRegex(pins[0], "^[0-9]+$")
+        self.assertEqual(1, len(root.findall("cpu/numa/cell")))
+        self.assertEqual("reset", root.find("devices/watchdog").get("action"))
+        self.assertEqual("4096", root.find("devices/rng/rate").get("bytes"))
+        self.assertEqual("500", root.findtext("devices/disk/iotune/read_iops_sec"))
+        # Intel's 6300ESB, as the guest's own PCI bus shows it
+        self.assertIn("0x25ab", guest.run("cat /sys/bus/pci/devices/*/device").split())
+        guest.run("mkdir -p /tmp/config && mount -o ro /dev/sr0 /tmp/config")
+        metadata = json.loads(guest.run("cat /tmp/config/openstack/latest/meta_data.json"))
+        devices = [(device["type"], device["tags"]) for device in metadata["devices"]]
+        self.assertEqual([("nic", ["front"])], devices)
+        act("server", "delete", "--wait", "special")
         self.assert_nothing_left(server)
