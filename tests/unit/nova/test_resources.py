@@ -1,0 +1,145 @@
+"""What the host reports, and how long images stay."""
+
+import dataclasses
+import json
+import os
+import re
+import subprocess
+import tempfile
+import time
+import unittest
+from types import SimpleNamespace
+
+from nova import exception as nova_exception
+
+from kvmdriver import exception
+from kvmdriver.nova import errors, image_cache, images, resources, traits
+from kvmdriver.storage.store import InstanceStore
+from tests.unit.nova import objects as made
+
+
+class HostTest(unittest.TestCase):
+    def setUp(self) -> None:
+        temporary = tempfile.TemporaryDirectory()
+        self.addCleanup(temporary.cleanup)
+        self.root = temporary.name
+        self.cache = os.path.join(self.root, "_base")
+        os.mkdir(self.cache)
+        self.node = dataclasses.replace(
+            made.node(),
+            store=InstanceStore(self.root),
+            images=SimpleNamespace(directory=self.cache),
+        )
+        self.node.hypervisor.online_cpus.return_value = {0, 1, 2, 3}
+
+    def disk(self, uuid: str = made.UUID, image: str = made.IMAGE) -> str:
+        """A qcow2 disk of 64 MiB over a cached image, as an instance has it."""
+        base = os.path.join(self.cache, images.cache_name(image))
+        with open(base, "wb") as file:
+            file.truncate(1 << 20)
+        directory = os.path.join(self.root, uuid)
+        os.makedirs(directory)
+        path = os.path.join(directory, "disk")
+        subprocess.run(
+            ["qemu-img", "create", "-q", "-f", "qcow2", "-b", base, "-F", "raw", path, "64M"],
+            check=True,
+        )
+        with open(os.path.join(directory, "disk.info"), "w") as file:
+            json.dump({path: "qcow2"}, file)
+        return path
+
+    def test_over_committed(self) -> None:
+        self.assertEqual(0, resources.over_committed(self.node))
+        path = self.disk()
+        left = (64 << 20) - os.stat(path).st_blocks * 512
+        self.assertEqual(left, resources.over_committed(self.node))
+
+    def test_uptime_is_as_nova_reads_it(self) -> None:
+        # nova.api.openstack.compute.hypervisors takes it apart with this
+        pattern = (
+            r"^.+\sup\s(?P<uptime>.+),\s+(?P<users>[0-9]+)\susers?,\s+load average:\s(?P<load>.+)$"
+        )
+        self.assertIsNotNone(re.match(pattern, resources.uptime().strip()), resources.uptime())
+
+    def test_cpus(self) -> None:
+        self.assertEqual({0, 1, 2, 3}, resources.shared_cpus(self.node))
+        self.node.conf.set_override("cpu_dedicated_set", "2-3", group="compute")
+        self.addCleanup(self.node.conf.clear_override, "cpu_dedicated_set", group="compute")
+        self.assertEqual(set(), resources.shared_cpus(self.node))
+        self.assertEqual({2, 3}, resources.dedicated_cpus(self.node))
+        self.node.conf.set_override("cpu_dedicated_set", "9", group="compute")
+        with self.assertRaises(nova_exception.Invalid) as caught:
+            resources.dedicated_cpus(self.node)
+        self.assertIn("cpu_dedicated_set", str(caught.exception))
+
+    def test_numa(self) -> None:
+        self.node.conf(["--config-file", os.devnull], project="nova")
+        from nova.conf import neutron
+
+        neutron.register_dynamic_opts(self.node.conf)
+        topology = resources.numa_topology(self.node)
+        cell = topology.cells[0]
+        self.assertEqual((8192, {0, 1, 2, 3}), (cell.memory, cell.cpuset))
+        self.assertEqual([(4, 1 << 20), (2048, 16)], [(p.size_kb, p.total) for p in cell.mempages])
+
+    def test_cache(self) -> None:
+        self.disk()
+        unused = os.path.join(self.cache, images.cache_name("nobody's"))
+        young = os.path.join(self.cache, images.cache_name("new"))
+        for path in (unused, young):
+            with open(path, "w"):
+                pass
+        for name in os.listdir(self.cache):
+            if name != os.path.basename(young):
+                os.utime(os.path.join(self.cache, name), (0, 0))
+        image_cache.manage(self.node, [])
+        left = os.listdir(self.cache)
+        self.assertEqual({os.path.basename(young), images.cache_name(made.IMAGE)}, set(left))
+        used = os.path.join(self.cache, images.cache_name(made.IMAGE))
+        self.assertLess(time.time() - os.stat(used).st_mtime, 60, "its age counts from now on")
+
+    def test_cache_of_an_instance_without_overlay(self) -> None:
+        path = os.path.join(self.cache, images.cache_name(made.IMAGE))
+        with open(path, "w"):
+            pass
+        os.utime(path, (0, 0))
+        image_cache.manage(self.node, [made.instance()])
+        self.assertTrue(os.path.exists(path))
+
+
+class TraitsTest(unittest.TestCase):
+    def test_flags(self) -> None:
+        found = traits.cpu_traits({"svm", "sse4.1", "avx512f", "amd-ssbd", "pni"})
+        on = {name.removeprefix("HW_CPU_X86_") for name, value in found.items() if value}
+        self.assertLessEqual({"SVM", "SSE41", "AVX512F", "AMD_SSBD", "SSE3"}, on)
+        self.assertFalse(found["HW_CPU_X86_VMX"])
+
+    def test_what_is_switched_off_is_no_trait(self) -> None:
+        node = made.node(cpu_mode="custom", cpu_models=["EPYC"], cpu_model_extra_flags=["-svm"])
+        node.hypervisor.guest_cpu_flags.return_value = {"svm", "aes"}
+        node.hypervisor.version_numbers.return_value = (7002000, 9000000)
+        found = traits.traits(node, {"COMPUTE_TRUSTED_CERTS": True})
+        self.assertFalse(found["HW_CPU_X86_SVM"])
+        self.assertTrue(found["COMPUTE_STORAGE_BUS_VIRTIO"])
+        self.assertFalse(found["COMPUTE_GRAPHICS_MODEL_QXL"])
+        self.assertTrue(found["COMPUTE_TRUSTED_CERTS"])
+
+
+class ErrorsTest(unittest.TestCase):
+    def test_each_is_one_of_novas(self) -> None:
+        for cls, wanted in (
+            (exception.InstanceNotFound, nova_exception.InstanceNotFound),
+            (exception.ImageUnacceptable, nova_exception.ImageUnacceptable),
+            (exception.HypervisorUnavailable, nova_exception.HypervisorUnavailable),
+            (exception.InsufficientResources, nova_exception.ComputeResourcesUnavailable),
+            (exception.Unsupported, nova_exception.Invalid),
+            (exception.StorageError, nova_exception.InternalError),
+        ):
+            found = errors.to_nova(cls("what happened", field="some.field", instance="web"))
+            self.assertIsInstance(found, wanted)
+
+    def test_field_and_remedy_are_kept(self) -> None:
+        error = exception.Unsupported("no", field="hw_disk_bus", value="x", remedy="take another")
+        text = str(errors.to_nova(error))
+        self.assertIn("hw_disk_bus", text)
+        self.assertIn("take another", text)
