@@ -72,8 +72,7 @@ def detach_volume(
     name = block_devices.bare(mountpoint)
     domain = node.hypervisor.find(instance.uuid)
     if domain is not None:
-        with node.locks.hold(instance.uuid):
-            _detach(node, domain, f"devices/disk[target[@dev='{name}']]", mountpoint)
+        _detach(node, domain, f"devices/disk[target[@dev='{name}']]", mountpoint)
     try:
         volumes.disconnect(node, connection_info)
     except brick_exception.VolumeDeviceNotFound as error:
@@ -81,6 +80,7 @@ def detach_volume(
 
 
 def _detach(node: Node, domain: Domain, path: str, device: str) -> None:
+    """Without a lock: it waits for the guest. nova keeps other changes of the instance away."""
     try:
         operations.detach_device(
             node.hypervisor,
@@ -131,16 +131,14 @@ def attach_interface(node: Node, instance: NovaInstance, image_meta: Any, vif: A
 
 def detach_interface(node: Node, instance: NovaInstance, vif: Any) -> None:
     """Unplug an interface; nothing happens when the guest does not have it."""
-    with node.locks.hold(instance.uuid):
-        domain = node.hypervisor.find(instance.uuid)
-        if domain is not None:
-            mac = vif["address"].lower()
-            try:
-                _detach(
-                    node, domain, f"devices/interface[mac[@address='{mac}']]", f"interface {mac}"
-                )
-            except nova_exception.DeviceDetachFailed as error:
-                raise nova_exception.InterfaceDetachFailed(instance_uuid=instance.uuid) from error
+    domain = node.hypervisor.find(instance.uuid)
+    if domain is not None:
+        mac = vif["address"].lower()
+        path = f"devices/interface[mac[@address='{mac}']]"
+        try:
+            _detach(node, domain, path, f"interface {mac}")
+        except nova_exception.DeviceDetachFailed as error:
+            raise nova_exception.InterfaceDetachFailed(instance_uuid=instance.uuid) from error
     vifs.unplug(node, instance, vif)
 
 

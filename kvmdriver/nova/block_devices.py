@@ -206,10 +206,12 @@ def _root(
 def volume_slot(entry: Any, image_meta: ImageMeta, namer: Namer, machine: str) -> Slot:
     """Place of a volume from its driver block device mapping."""
     device = entry.get("device_type") or "disk"
-    bus = bus_of(entry.get("disk_bus"), image_meta, device, machine)
+    name = bare(entry["mount_device"])
+    wanted = entry.get("disk_bus") or (bus_of_name(name) if name else None)
+    bus = bus_of(wanted, image_meta, device, machine)
     index = entry.get("boot_index")
     return Slot(
-        name=bare(entry["mount_device"]) or namer.take(bus),
+        name=name or namer.take(bus),
         bus=bus,
         device=device,
         volume=entry,

@@ -20,6 +20,7 @@ from kvmdriver.nova.block_devices import Slot
 from kvmdriver.nova.node import Node
 from kvmdriver.storage import backend, inspect
 from kvmdriver.storage.copy import copy_file, remove_file
+from kvmdriver.storage.image_cache import CachedImage
 
 _MIB = 1024 * 1024
 
@@ -108,6 +109,42 @@ def make_files(
             _make_blank(node, slot, path, disk_format)
 
 
+def require_files(node: Node, context: Any, instance: NovaInstance, slots: Iterable[Slot]) -> None:
+    """See to it that an instance that has existed before can start again.
+
+    Blank disks that are missing are made, and images under its disks fetched again. A root disk
+    that is missing is not: what was on it is lost, and a new one would hide that.
+
+    :raises nova.exception.DiskNotFound: the root disk is missing.
+    """
+    slots = list(slots)
+    layout = node.layout(instance)
+    for slot in slots:
+        if slot.file is None or slot.file.startswith("disk.config"):
+            continue
+        path = layout.file(slot.file)
+        if not os.path.exists(path):
+            if slot.file == "disk":
+                raise nova_exception.DiskNotFound(location=path)
+            continue
+        backing = backing_path(path, file_format(node, layout, slot.file))
+        if backing and not os.path.exists(backing):
+            _restore_backing(node, context, instance, slot, backing)
+    make_files(node, context, instance, slots, image_id=instance.image_ref)
+
+
+def _restore_backing(
+    node: Node, context: Any, instance: NovaInstance, slot: Slot, backing: str
+) -> None:
+    name = os.path.basename(backing)
+    if instance.image_ref and name == images.cache_name(instance.image_ref):
+        images.get(node, context, instance.image_ref, "disk", instance)
+    elif slot.file != "disk":
+        _make_base(node, slot)
+    if not os.path.exists(backing):
+        raise nova_exception.DiskNotFound(location=backing)
+
+
 def make_boot_files(
     node: Node, context: Any, layout: InstanceLayout, kernel_id: str, ramdisk_id: str | None
 ) -> None:
@@ -143,6 +180,12 @@ def _make_root(
 
 
 def _make_blank(node: Node, slot: Slot, path: str, disk_format: str) -> None:
+    base = _make_base(node, slot)
+    backend.load(disk_format, node.qemu_img).create(path, image=base, size_mib=slot.size_mib)
+
+
+def _make_base(node: Node, slot: Slot) -> CachedImage:
+    """An empty file system or swap area of the slot's size, under the name in-tree gives it."""
     size_mib = slot.size_mib or 1
     if slot.file_system == "swap":
         name, label, kind = f"swap_{size_mib}", None, "swap"
@@ -157,8 +200,7 @@ def _make_blank(node: Node, slot: Slot, path: str, disk_format: str) -> None:
             file.truncate(size_mib * _MIB)
         nova.privsep.fs.unprivileged_mkfs(kind, part, label)
 
-    base = node.images.make(name, write)
-    backend.load(disk_format, node.qemu_img).create(path, image=base, size_mib=size_mib)
+    return node.images.make(name, write)
 
 
 def grow(node: Node, layout: InstanceLayout, slot: Slot) -> None:
@@ -216,6 +258,11 @@ def forget_formats(path: str, suffix: str) -> None:
         os.rename(path + ".new", path)
 
 
+def backing_path(path: str, disk_format: str) -> str | None:
+    """What a local disk of ours is an overlay of, None for none."""
+    return inspect.header_backing(path) if disk_format == "qcow2" else None
+
+
 def backing_name(path: str, disk_format: str) -> str:
     """File name of what a local disk of ours is an overlay of, empty for none."""
-    return os.path.basename(inspect.header_backing(path) or "") if disk_format == "qcow2" else ""
+    return os.path.basename(backing_path(path, disk_format) or "")

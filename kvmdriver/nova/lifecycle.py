@@ -40,8 +40,10 @@ def spawn(
     """Make an instance and start it; nothing is left of it when that fails."""
     machine = node.machine(image_meta, instance)
     slots = block_devices.plan(instance, image_meta, block_device_info, machine)
+    # files that were there before (an evacuation on shared storage) are not ours to remove
+    fresh = not os.path.isdir(node.layout(instance).directory)
     with undo_on_failure() as undo:
-        undo.add(remove, node, instance)
+        undo.add(remove if fresh else undefine, node, instance)
         undo.add(release_volumes, node, instance, block_device_info)
         undo.add(vifs.unplug_all, node, instance, network_info)
         # refused here before anything is downloaded, if it must be
@@ -91,9 +93,10 @@ def launch(
 
     :param prepare: called with the domain when its devices have addresses, before it starts.
     """
+    # neutron is waited for where "wired" ends, outside of the lock
     with (
-        node.locks.hold(instance.uuid),
         vifs.wired(node, instance, network_info, wait=wait_for_neutron and power_on) as waits,
+        node.locks.hold(instance.uuid),
     ):
         vifs.replug_all(node, instance, network_info)
         domain = node.hypervisor.define(root)
@@ -243,7 +246,7 @@ def hard_reboot(
     machine = node.machine(image_meta, instance)
     slots = block_devices.plan(instance, image_meta, block_device_info, machine)
     root = definition.build(node, context, instance, image_meta, slots, network_info)
-    disks.make_files(node, context, instance, slots, image_id=instance.image_ref)
+    disks.require_files(node, context, instance, slots)
     layout = node.layout(instance)
     if instance.kernel_id:
         disks.make_boot_files(node, context, layout, instance.kernel_id, instance.ramdisk_id)

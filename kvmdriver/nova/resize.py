@@ -127,7 +127,7 @@ def finish_migration(
     layout = node.layout(instance)
     lifecycle.connect_volumes(node, block_device_info)
     slots = block_devices.plan(instance, image_meta, block_device_info, machine)
-    disks.make_files(node, context, instance, slots, image_id=instance.image_ref)
+    disks.require_files(node, context, instance, slots)
     if resize_instance:
         for slot in slots:
             if slot.file_system != "swap" and slot.file != "disk.config":
