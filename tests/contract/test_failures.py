@@ -130,3 +130,41 @@ class FailuresTest(RealHost, cases._FakeDriverBackendTestCase, test.TestCase):
         ):
             error = self.assertRaises(exception.Invalid, self.spawn)
         self.assertIn("hw:tpm_version", str(error))
+
+    def test_a_lost_root_disk_is_not_made_anew(self) -> None:
+        self.spawn()
+        self.driver.power_off(self.instance)
+        layout = self.driver.node.layout(self.instance)
+        os.unlink(layout.file("disk"))
+        network_info = test_utils.get_test_network_info()
+        self.assertRaises(
+            exception.DiskNotFound,
+            self.driver.power_on,
+            self.context,
+            self.instance,
+            network_info,
+        )
+        self.assertFalse(os.path.exists(layout.file("disk")))
+
+    def test_a_lost_image_is_fetched_again(self) -> None:
+        self.spawn()
+        self.driver.power_off(self.instance)
+        for name in os.listdir(self.driver.node.images.directory):
+            os.unlink(os.path.join(self.driver.node.images.directory, name))
+        network_info = test_utils.get_test_network_info()
+        self.driver.power_on(self.context, self.instance, network_info)
+        self.assertEqual(1, self.driver.get_info(self.instance).state)
+
+    def test_files_that_were_there_stay(self) -> None:
+        """An evacuation finds the disks on shared storage; its failure must not remove them."""
+        self.instance = test_utils.get_test_instance(obj=True)
+        directory = self.driver.node.layout(self.instance).directory
+        os.mkdir(directory)
+        error = our_exception.HypervisorError("QEMU ended")
+        with (
+            mock.patch.object(test_utils, "get_test_instance", return_value=self.instance),
+            mock.patch.object(Domain, "start", side_effect=error),
+        ):
+            self.assertRaises(exception.InternalError, self.spawn)
+        self.assertTrue(os.path.exists(os.path.join(directory, "disk")))
+        self.assertIsNone(self.driver.node.hypervisor.find(self.instance.uuid))
