@@ -121,7 +121,11 @@ def write(paths: Paths) -> str:
     """Make a workspace with its configuration; its directory."""
     workspace = os.path.join(paths.root, "tempest")
     if not os.path.isdir(workspace):
-        subprocess.run([paths.tool("tempest"), "init", workspace], check=True)
+        # without a registry of its own it would take note of the workspace in the caller's home
+        registry = os.path.join(paths.root, "tempest-workspaces.yaml")
+        subprocess.run(
+            [paths.tool("tempest"), "init", "--workspace-path", registry, workspace], check=True
+        )
     sections = configuration(paths)
     settings.write(os.path.join(workspace, "etc", "tempest.conf"), sections)
     return workspace
