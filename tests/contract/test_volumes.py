@@ -6,57 +6,13 @@ import socket
 import subprocess
 from typing import Any
 
-from nova import objects, test
-from nova.tests import fixtures as nova_fixtures
-from nova.tests.unit import utils as test_utils
-from nova.tests.unit.virt import test_virt_drivers as cases
-from nova.virt import fake
-from oslo_utils import importutils
-
 from tests import namespace
-from tests.contract.base import DRIVER, RealHost
+from tests.contract.booted import GUEST, BootedGuest
 
-IMAGE = "cedef40a-ed67-4d10-800e-17455edce175"
-GUEST = os.environ.get("KVMDRIVER_GUEST", "/var/tmp/kvmdriver-guest")
 MIB = 1 << 20
 
 
-class VolumesTest(RealHost, cases._FakeDriverBackendTestCase, test.TestCase):
-    def setUp(self) -> None:
-        super().setUp()
-        self.driver = importutils.import_object(DRIVER, fake.FakeVirtAPI())
-        image_service = self.useFixture(nova_fixtures.GlanceFixture(self))
-        self.context = test_utils.get_test_admin_context()
-        self.start_driver(self.driver, image_service)
-        with open(f"{GUEST}/guest.qcow2", "rb") as image:
-            image_service._imagedata[IMAGE] = image.read()
-        image_service.images[IMAGE]["disk_format"] = "qcow2"
-        flavor = test_utils.get_test_flavor(
-            options={"memory_mb": 256, "ephemeral_gb": 0, "swap": 0}
-        )
-        self.instance = test_utils.get_test_instance(flavor=flavor, obj=True)
-        self.meta = objects.ImageMeta.from_dict({"id": IMAGE, "disk_format": "qcow2"})
-        self.network_info: list[Any] = []
-
-    def spawn(self, block_device_info: Any = None) -> None:
-        self.driver.spawn(
-            self.context,
-            self.instance,
-            self.meta,
-            [],
-            "secret",
-            {},
-            network_info=self.network_info,
-            block_device_info=block_device_info,
-        )
-        self.wait_for_boot()
-
-    def wait_for_boot(self, times: int = 1) -> None:
-        namespace.wait_for(lambda: self.console().count("GUEST: up") >= times, 60)
-
-    def console(self) -> str:
-        return self.driver.get_console_output(self.context, self.instance).decode(errors="replace")
-
+class VolumesTest(BootedGuest):
     def file_volume(self, name: str, mib: int = 32) -> dict[str, Any]:
         path = os.path.join(self.root, name)
         with open(path, "wb") as file:
