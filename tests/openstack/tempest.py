@@ -11,13 +11,12 @@ SMOKE = (
     r"tempest\.api\.compute\.("
     r"servers\.test_create_server\.ServersTestJSON"
     r"|servers\.test_server_actions\.ServerActionsTestJSON"
-    r"|servers\.test_server_actions\.ServerActionsTestOtherA"
-    r"|servers\.test_attach_interfaces\.AttachInterfacesTestJSON"
-    r"|servers\.test_server_rescue\.ServerRescueTestJSON"
-    r"|servers\.test_device_tagging\.TaggedBootDevicesTest"
-    r"|images\.test_images_oneserver\.ImagesOneServerTestJSON"
+    r"|servers\.test_server_rescue\.ServerRescueTestJSON\."
+    r"|servers\.test_multiple_create\."
+    r"|servers\.test_novnc\."
+    r"|admin\.test_delete_server\."
     r"|admin\.test_hypervisor\."
-    r"|admin\.test_servers\.)"
+    r"|admin\.test_server_diagnostics\.)"
 )
 COMPUTE = r"tempest\.api\.compute"
 
