@@ -16,15 +16,16 @@ else
 fi
 
 # The packages of bindep.txt for this kind of system: those without a platform, or with ours.
-packages() { # dpkg|rpm
-    sed -e 's/#.*//' "$top/bindep.txt" | awk -v ours="platform:$1" '
+packages() { # dpkg|rpm [openstack]
+    sed -e 's/#.*//' "$top/bindep.txt" | awk -v ours="platform:$1" -v with="${2:-}" '
+        /openstack/ && with == "" {next}
         NF && (!/platform:/ || index($0, ours)) {print $1}'
 }
 
-install_packages() {
+install_packages() { # [openstack]
     local missing=() package
     if command -v apt-get >/dev/null; then
-        for package in $(packages dpkg); do
+        for package in $(packages dpkg "$@"); do
             dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' ||
                 missing+=("$package")
         done
@@ -35,7 +36,7 @@ install_packages() {
         as_root env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 \
             apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
     elif command -v dnf >/dev/null; then
-        for package in $(packages rpm); do
+        for package in $(packages rpm "$@"); do
             rpm -q --quiet "$package" || missing+=("$package")
         done
         [ ${#missing[@]} = 0 ] && return
