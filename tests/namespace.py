@@ -68,6 +68,7 @@ def wait_for(condition, seconds: float = 30, step: float = 0.1) -> None:
 
 
 def _prepare(state: str) -> None:
+    shutil.rmtree(f"{state}/run", ignore_errors=True)
     if not os.path.isdir(f"{state}/etc"):  # else a laboratory that was there before
         with contextlib.suppress(FileNotFoundError):
             shutil.copytree("/etc/libvirt", f"{state}/etc", ignore_dangling_symlinks=True)
@@ -110,8 +111,13 @@ def _start_services(state: str) -> None:
         "<ip address='192.168.122.1' netmask='255.255.255.0'><dhcp>"
         "<range start='192.168.122.2' end='192.168.122.254'/></dhcp></ip></network>",
     )
-    # defined again each time: a laboratory may be an old one
-    for arguments in (["net-define", network], ["net-start", "default"]):
+    known = subprocess.run(
+        ["virsh", "-q", "net-list", "--all", "--name"], capture_output=True, text=True, check=True
+    ).stdout.split()
+    commands = [["net-start", "default"]]
+    if "default" not in known:  # else a laboratory that was there before
+        commands.insert(0, ["net-define", network])
+    for arguments in commands:
         subprocess.run(["virsh", "-q", *arguments], check=True)
 
 

@@ -85,7 +85,7 @@ def rescue(
 def unrescue(node: Node, instance: NovaInstance) -> None:
     """Boot the instance from its own disks again.
 
-    :raises nova.exception.InstanceNotRescued: what it was before is not known any more.
+    :raises nova.exception.InstanceInvalidState: what it was before is not known any more.
     """
     layout = node.layout(instance)
     path = layout.file(_DEFINITION)

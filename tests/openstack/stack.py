@@ -230,6 +230,8 @@ class Stack:
                 "--may-exist", "add-br", bridge, "--", "set", "bridge", bridge,
                 "datapath_type=netdev",
             )  # fmt: skip
+        # bridges that the database knew already come by themselves, in a moment
+        self.processes.wait_for("vswitchd", lambda: os.path.exists("/sys/class/net/br-ex"), 20)
         subprocess.run(["ip", "link", "set", "br-ex", "up"], check=True)
         subprocess.run(
             ["ip", "address", "replace", f"{PUBLIC_GATEWAY}/24", "dev", "br-ex"], check=True
