@@ -15,8 +15,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from uuid import NAMESPACE_OID, uuid5
+
+from tests import neighbours
 
 INSIDE = "KVMDRIVER_LABORATORY"
+# This laboratory is a host among neighbours: its address, and the state of the first of them.
+ADDRESS = "KVMDRIVER_LABORATORY_ADDRESS"
+FIRST = "KVMDRIVER_LABORATORY_FIRST"
 PIDFILE = "/run/libvirt/libvirtd.pid"
 # QEMU's capabilities take seconds to find out and are the same every time.
 CACHE = "/var/tmp/kvmdriver-libvirt-cache"
@@ -25,6 +31,13 @@ LIBVIRTD_CONF = """auth_unix_rw = "none"
 unix_sock_group = "root"
 log_outputs = "3:file:/var/log/libvirt/libvirtd.log"
 max_clients = 200
+"""
+# neighbours migrate guests to each other
+LIBVIRTD_LISTENS = """listen_tls = 0
+listen_tcp = 1
+listen_addr = "{address}"
+auth_tcp = "none"
+host_uuid = "{uuid}"
 """
 
 QEMU_CONF = """security_driver = "none"
@@ -54,7 +67,8 @@ def enter(command: list[str]) -> int:
 
 def start_libvirtd() -> None:
     """Start libvirtd and wait until it answers; also used by tests that have killed it."""
-    subprocess.run(["libvirtd", "-d", "-p", PIDFILE], check=True)
+    listen = ("--listen",) if ADDRESS in os.environ else ()
+    subprocess.run(["libvirtd", "-d", "-p", PIDFILE, *listen], check=True)
     wait_for(lambda: subprocess.call(["virsh", "-q", "version"], stdout=subprocess.DEVNULL) == 0)
 
 
@@ -74,8 +88,14 @@ def _prepare(state: str) -> None:
             shutil.copytree("/etc/libvirt", f"{state}/etc", ignore_dangling_symlinks=True)
         shutil.rmtree(f"{state}/etc/qemu", ignore_errors=True)
         os.makedirs(f"{state}/etc/qemu", exist_ok=True)
-    _write(f"{state}/etc/libvirtd.conf", LIBVIRTD_CONF)
-    _write(f"{state}/etc/qemu.conf", QEMU_CONF)
+    address = os.environ.get(ADDRESS)
+    listens = migrates = ""
+    if address:
+        uuid = uuid5(NAMESPACE_OID, address)
+        listens = LIBVIRTD_LISTENS.format(address=address, uuid=uuid)
+        migrates = f'migration_host = "{address}"\nmigration_address = "{address}"\n'
+    _write(f"{state}/etc/libvirtd.conf", LIBVIRTD_CONF + listens)
+    _write(f"{state}/etc/qemu.conf", QEMU_CONF + migrates)
     os.makedirs(CACHE, mode=0o711, exist_ok=True)
     for name, path in (
         ("etc", "/etc/libvirt"),
@@ -98,6 +118,10 @@ def _prepare(state: str) -> None:
     # the old one shows the network of those who mounted it
     _mount("-t", "sysfs", "sysfs", "/sys")
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+    if address and FIRST in os.environ:
+        neighbours.join(os.environ[FIRST], address)
+    elif address:
+        neighbours.found(state, address)
     _write("/proc/sys/net/ipv4/ip_forward", "1")
 
 

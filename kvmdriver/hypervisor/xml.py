@@ -17,3 +17,9 @@ def parse(text: str) -> etree._Element:
 def to_string(element: etree._Element) -> str:
     """XML for libvirt, indented for people who read it in virsh."""
     return etree.tostring(element, encoding="unicode", pretty_print=True)
+
+
+def attribute(parent: etree._Element, child: str, name: str) -> str:
+    """An attribute of the first child of that tag; empty where either is missing."""
+    found = parent.find(child)
+    return found.get(name, "") if found is not None else ""

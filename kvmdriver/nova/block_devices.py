@@ -93,7 +93,7 @@ class Namer:
         return name
 
 
-def root_device_name(instance: NovaInstance, image_meta: ImageMeta, bdm: Any, machine: str) -> str:
+def root_device_name(image_meta: ImageMeta, bdm: Any, machine: str) -> str:
     """Device name of the root disk, e.g. /dev/vda."""
     device = _root_device(image_meta, bdm)
     wanted = (bdm.disk_bus if bdm is not None else None) or None

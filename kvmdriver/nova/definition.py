@@ -40,7 +40,7 @@ def build(
         node,
         instance,
         image_meta,
-        disks=[disks.to_model(node, instance, layout, slot, image_meta) for slot in slots],
+        disks=[disks.to_model(node, instance, layout, slot) for slot in slots],
         nics=[nics.translate(node.conf, vif, image_meta, instance.flavor) for vif in network_info],
         layout=layout,
         tcp_ports=_serial_ports(node, instance, image_meta),

@@ -11,6 +11,7 @@ from nova import block_device, objects
 from nova.objects.instance import Instance as NovaInstance
 from nova.virt import netutils
 
+from kvmdriver.hypervisor import xml
 from kvmdriver.hypervisor.domain import Domain
 
 
@@ -28,7 +29,7 @@ def build(
     root = domain.xml()
     devices: list[Any] = []
     for node in root.iterfind("devices/interface"):
-        mac = _attribute(node, "mac", "address")
+        mac = xml.attribute(node, "mac", "address")
         if mac in tags or vlans.get(mac):
             device = objects.NetworkInterfaceMetadata(
                 mac=mac, bus=_bus(node), tags=[tags[mac]] if mac in tags else []
@@ -38,22 +39,17 @@ def build(
             device.vf_trusted = trusted.get(mac, "false").lower() == "true"
             devices.append(device)
     for node in root.iterfind("devices/disk"):
-        name = _attribute(node, "target", "dev")
+        name = xml.attribute(node, "target", "dev")
         if name in tagged:
             device = objects.DiskMetadata(bus=_bus(node), tags=[tagged[name]])
             serial = node.findtext("serial")
             if serial:
                 device.serial = serial
-            path = _attribute(node, "source", "dev")
+            path = xml.attribute(node, "source", "dev")
             if path:
                 device.path = path
             devices.append(device)
     return objects.InstanceDeviceMetadata(devices=devices) if devices else None
-
-
-def _attribute(node: etree._Element, child: str, name: str) -> str:
-    found = node.find(child)
-    return found.get(name, "") if found is not None else ""
 
 
 def _bus(node: etree._Element) -> Any:
@@ -68,7 +64,7 @@ def _bus(node: etree._Element) -> Any:
         return objects.PCIDeviceBus(address=text)
     if address.get("type") == "drive":
         text = ":".join(address.get(name, "0") for name in ("controller", "bus", "target", "unit"))
-        kind = _attribute(node, "target", "bus")
+        kind = xml.attribute(node, "target", "bus")
         return (
             objects.SCSIDeviceBus(address=text)
             if kind == "scsi"

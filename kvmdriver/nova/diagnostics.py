@@ -3,11 +3,11 @@
 import time
 from typing import Any
 
-from lxml import etree
 from nova import exception as nova_exception
 from nova.objects import diagnostics as nova_diagnostics
 from nova.objects.instance import Instance as NovaInstance
 
+from kvmdriver.hypervisor import xml
 from kvmdriver.nova.node import Node
 from kvmdriver.nova.states import NOVA_STATES
 
@@ -83,7 +83,7 @@ def versioned(node: Node, instance: NovaInstance) -> nova_diagnostics.Diagnostic
             errors_count=stats.get(f"block.{number}.errors"),
         )
     macs = {
-        _attribute(nic, "target", "dev"): _attribute(nic, "mac", "address") or None
+        xml.attribute(nic, "target", "dev"): xml.attribute(nic, "mac", "address") or None
         for nic in node.domain(instance).xml().iterfind("devices/interface")
     }
     for number in range(stats.get("net.count", 0)):
@@ -103,11 +103,6 @@ def versioned(node: Node, instance: NovaInstance) -> nova_diagnostics.Diagnostic
         used=stats.get("balloon.current", 0) // 1024,
     )
     return found
-
-
-def _attribute(nic: etree._Element, child: str, name: str) -> str:
-    found = nic.find(child)
-    return found.get(name, "") if found is not None else ""
 
 
 def _uptime(instance: NovaInstance) -> int:

@@ -9,7 +9,6 @@ from typing import Any
 import nova.privsep.fs
 from nova import exception as nova_exception
 from nova.api.metadata import base as instance_metadata
-from nova.objects.image_meta import ImageMeta
 from nova.objects.instance import Instance as NovaInstance
 from nova.virt import configdrive
 
@@ -52,9 +51,7 @@ def write_formats(layout: InstanceLayout, formats: dict[str, str]) -> None:
     os.rename(path + ".new", path)
 
 
-def to_model(
-    node: Node, instance: NovaInstance, layout: InstanceLayout, slot: Slot, image_meta: ImageMeta
-) -> Disk:
+def to_model(node: Node, instance: NovaInstance, layout: InstanceLayout, slot: Slot) -> Disk:
     """A disk at its place, with its cache mode, limits and so on."""
     if slot.volume is not None:
         return volumes.to_model(node, slot)
@@ -245,17 +242,12 @@ def make_config_drive(
         remove_file(part)
 
 
-def forget_formats(path: str, suffix: str) -> None:
-    """Take files with names that end in ``suffix`` out of a ``disk.info``."""
-    if not os.path.exists(path):
-        return
-    with open(path) as file:
-        formats = json.load(file)
+def forget_formats(layout: InstanceLayout, suffix: str) -> None:
+    """Take files with names that end in ``suffix`` out of ``disk.info``."""
+    formats = read_formats(layout)
     kept = {name: kind for name, kind in formats.items() if not name.endswith(suffix)}
     if kept != formats:
-        with open(path + ".new", "w") as file:
-            json.dump(kept, file)
-        os.rename(path + ".new", path)
+        write_formats(layout, kept)
 
 
 def backing_path(path: str, disk_format: str) -> str | None:

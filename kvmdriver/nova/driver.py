@@ -15,7 +15,6 @@ from nova.image import glance
 from nova.virt import driver as nova_driver
 from nova.virt import hardware
 from nova.virt import node as nova_node
-from nova.volume import cinder
 from oslo_log import log as logging
 from oslo_utils import uuidutils
 
@@ -57,7 +56,7 @@ class NovaDriver(nova_driver.ComputeDriver):
     def __init__(self, virtapi: Any, read_only: bool = False):
         super().__init__(virtapi)
         os_vif.initialize()
-        self.node = Node.make(CONF, virtapi, glance.API(), cinder.API())
+        self.node = Node.make(CONF, virtapi, glance.API())
         self._lifecycle: LifecycleEvents | None = None
 
     # The host
@@ -242,7 +241,7 @@ class NovaDriver(nova_driver.ComputeDriver):
         block_device_info: Any = None,
         share_info: Any = None,
     ) -> None:
-        lifecycle.resume(self.node, context, instance, network_info, block_device_info)
+        lifecycle.resume(self.node, instance, network_info, block_device_info)
 
     def resume_state_on_host_boot(
         self,
@@ -351,7 +350,7 @@ class NovaDriver(nova_driver.ComputeDriver):
     def confirm_migration(
         self, context: Any, migration: Any, instance: Any, network_info: Any
     ) -> None:
-        resize.confirm_migration(self.node, instance, migration)
+        resize.confirm_migration(self.node, instance)
 
     def finish_revert_migration(
         self,
@@ -436,7 +435,7 @@ class NovaDriver(nova_driver.ComputeDriver):
 
     def default_root_device_name(self, instance: Any, image_meta: Any, root_bdm: Any) -> str:
         machine = self.node.machine(image_meta, instance)
-        return block_devices.root_device_name(instance, image_meta, root_bdm, machine)
+        return block_devices.root_device_name(image_meta, root_bdm, machine)
 
     def default_device_names_for_instance(
         self, instance: Any, root_device_name: str, *block_device_lists: Any

@@ -168,14 +168,13 @@ def cleanup(
     *,
     destroy_disks: bool,
     destroy_vifs: bool = True,
-    remove_directory: bool | None = None,
 ) -> None:
     """Take back what an instance has on this host."""
     if destroy_vifs:
         vifs.unplug_all(node, instance, network_info, ignore_errors=True)
     release_volumes(node, instance, block_device_info, ignore_errors=destroy_disks)
     undefine(node, instance, keep_nvram=not destroy_disks)
-    if destroy_disks if remove_directory is None else remove_directory:
+    if destroy_disks:
         attempts = int(instance.system_metadata.get("clean_attempts", "0"))
         done = delete_files(node, instance)
         # nova's periodic task that removes left-overs reads both
@@ -287,7 +286,6 @@ def power_off(node: Node, instance: NovaInstance, timeout: int, retry_interval: 
 
 def resume(
     node: Node,
-    context: Any,
     instance: NovaInstance,
     network_info: Any,
     block_device_info: dict[str, Any] | None,

@@ -4,6 +4,7 @@ Its form is that of Nova's in-tree driver (doc/source/reference/libvirt-metadata
 1.1), so that tools that read it go on working.
 """
 
+import datetime
 from typing import Any
 
 from lxml import etree
@@ -11,7 +12,7 @@ from nova import version
 from nova.objects.instance import Instance as NovaInstance
 
 from kvmdriver.nova.image_meta import field
-from kvmdriver.nova.translate import created_at, specs_of
+from kvmdriver.nova.translate import specs_of
 
 NAMESPACE = "http://openstack.org/xmlns/libvirt/nova/1.1"
 
@@ -30,7 +31,7 @@ def element(context: Any, instance: NovaInstance, network_info: Any) -> etree._E
     root = etree.Element(f"{{{NAMESPACE}}}instance", nsmap={"nova": NAMESPACE})
     _add(root, "package", version=version.version_string_with_package())
     _add(root, "name", instance.display_name)
-    _add(root, "creationTime", created_at())
+    _add(root, "creationTime", datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M:%S"))
     _flavor(root, instance.flavor)
     if instance.image_ref:
         _image(root, instance)

@@ -21,19 +21,7 @@ from oslo_config import cfg
 from kvmdriver.host import pci
 from kvmdriver.model import Nic, NicQos, Plug
 
-MODELS = {
-    "kvm": (
-        "virtio",
-        "ne2k_pci",
-        "pcnet",
-        "rtl8139",
-        "e1000",
-        "e1000e",
-        "igb",
-        "vmxnet3",
-    ),
-}
-MODELS["qemu"] = MODELS["kvm"]
+MODELS = ("virtio", "ne2k_pci", "pcnet", "rtl8139", "e1000", "e1000e", "igb", "vmxnet3")
 
 # The kernel's limit of a TAP device's queues since Linux 4.0 (drivers/net/tun.c, MAX_TAP_QUEUES).
 MAX_TAP_QUEUES = 256
@@ -63,7 +51,7 @@ def vif_model(conf: cfg.ConfigOpts, image_meta: ImageMeta) -> str:
     if model is None and conf.libvirt.use_virtio_for_bridges:
         model = "virtio"
     model = {"ne2k-pci": "ne2k_pci"}.get(model or "virtio", model or "virtio")
-    if model not in MODELS["qemu"]:
+    if model not in MODELS:
         raise nova_exception.UnsupportedHardware(model=model, virt=conf.libvirt.virt_type)
     return str(model)
 
@@ -233,6 +221,4 @@ def _bandwidth(flavor: Flavor) -> dict[str, NicQos]:
 
 def traits_of_models(available: set[str]) -> dict[str, bool]:
     """Trait of each NIC model, and whether guests can have it."""
-    return {
-        f"COMPUTE_NET_VIF_MODEL_{model.upper()}": model in available for model in MODELS["qemu"]
-    }
+    return {f"COMPUTE_NET_VIF_MODEL_{model.upper()}": model in available for model in MODELS}

@@ -10,7 +10,6 @@ from oslo_config import cfg
 
 from kvmdriver.definition.platform import Platform
 from kvmdriver.host import platform as host_platform
-from kvmdriver.host.osinfo import OsDatabase
 from kvmdriver.hypervisor.capabilities import DomainCapabilities
 from kvmdriver.hypervisor.connection import Connection
 from kvmdriver.hypervisor.domain import Domain
@@ -34,14 +33,12 @@ class Node:
     store: InstanceStore
     images: ImageCache
     qemu_img: QemuImg
-    systems: OsDatabase
     states: PowerStates
     locks: InstanceLocks
     image_api: Any
-    volume_api: Any
 
     @classmethod
-    def make(cls, conf: cfg.ConfigOpts, virtapi: Any, image_api: Any, volume_api: Any) -> "Node":
+    def make(cls, conf: cfg.ConfigOpts, virtapi: Any, image_api: Any) -> "Node":
         """Put the parts together. Nothing is asked of libvirt yet."""
         options.adopt(conf)
         storage = conf.kvm_storage
@@ -68,11 +65,9 @@ class Node:
                 allowed_directories=(),
             ),
             qemu_img=qemu_img,
-            systems=OsDatabase(),
             states=PowerStates(hypervisor),
             locks=InstanceLocks(),
             image_api=image_api,
-            volume_api=volume_api,
         )
 
     def domain(self, instance: Any) -> Domain:

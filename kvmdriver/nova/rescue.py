@@ -11,6 +11,7 @@ from nova.objects.image_meta import ImageMeta
 from nova.objects.instance import Instance as NovaInstance
 
 from kvmdriver.hypervisor import xml
+from kvmdriver.model.layout import InstanceLayout
 from kvmdriver.nova import block_devices, definition, disks, lifecycle
 from kvmdriver.nova.image_meta import field
 from kvmdriver.nova.node import Node
@@ -48,7 +49,7 @@ def rescue(
     kernel_id = None if stable else conf.rescue_kernel_id or instance.kernel_id
     ramdisk_id = None if stable else conf.rescue_ramdisk_id or instance.ramdisk_id
     with undo_on_failure() as undo:
-        undo.add(_remove_files, layout.directory)
+        undo.add(_remove_files, layout)
         _write(layout.file(_DEFINITION), before)
         rescue_disk = next(slot for slot in slots if slot.file == "disk.rescue")
         rescue_disk = dataclasses.replace(rescue_disk, size_mib=None)
@@ -102,7 +103,7 @@ def unrescue(node: Node, instance: NovaInstance) -> None:
     lifecycle.destroy(node, instance)
     network_info = instance.info_cache.network_info if instance.info_cache else []
     lifecycle.launch(node, instance, before, network_info, wait_for_neutron=False)
-    _remove_files(layout.directory)
+    _remove_files(layout)
 
 
 def _write(path: str, root: etree._Element) -> None:
@@ -111,12 +112,12 @@ def _write(path: str, root: etree._Element) -> None:
         file.write(xml.to_string(root))
 
 
-def _remove_files(directory: str) -> None:
+def _remove_files(layout: InstanceLayout) -> None:
+    directory = layout.directory
     for path in (
         os.path.join(directory, _DEFINITION),
         *glob.glob(os.path.join(glob.escape(directory), "*" + _SUFFIX)),
     ):
         if os.path.exists(path):
             os.unlink(path)
-    layout_info = os.path.join(directory, "disk.info")
-    disks.forget_formats(layout_info, _SUFFIX)
+    disks.forget_formats(layout, _SUFFIX)

@@ -10,7 +10,6 @@ from nova import exception as nova_exception
 from nova.objects.flavor import Flavor
 from nova.objects.image_meta import ImageMeta
 from nova.objects.instance import Instance as NovaInstance
-from nova.objects.migration import Migration
 from nova.virt import driver as nova_driver
 
 from kvmdriver.nova import block_devices, definition, disks, lifecycle, vifs
@@ -143,7 +142,7 @@ def finish_migration(
         lifecycle.sync_time(domain)
 
 
-def confirm_migration(node: Node, instance: NovaInstance, migration: Migration) -> None:
+def confirm_migration(node: Node, instance: NovaInstance) -> None:
     """Throw the old size away."""
     shutil.rmtree(node.layout(instance).directory + _ASIDE, ignore_errors=True)
 

@@ -105,16 +105,12 @@ def cpu_info(node: Node) -> dict[str, Any]:
     }
 
 
-def online_cpus(node: Node) -> set[int]:
-    return node.hypervisor.online_cpus()
-
-
 def shared_cpus(node: Node) -> set[int]:
     """Host CPUs on which vCPUs float ([compute] cpu_shared_set, or all that are online).
 
     :raises nova.exception.Invalid: one that is configured is not online.
     """
-    conf, online = node.conf, online_cpus(node)
+    conf, online = node.conf, node.hypervisor.online_cpus()
     if conf.vcpu_pin_set:
         wanted = hardware.get_vcpu_pin_set()
     elif conf.compute.cpu_shared_set:
@@ -131,7 +127,7 @@ def dedicated_cpus(node: Node) -> set[int]:
     if not node.conf.compute.cpu_dedicated_set:
         return set()
     wanted = hardware.get_cpu_dedicated_set() or set()
-    return _online(wanted, online_cpus(node), "cpu_dedicated_set")
+    return _online(wanted, node.hypervisor.online_cpus(), "cpu_dedicated_set")
 
 
 def _online(wanted: set[int], online: set[int], option: str) -> set[int]:

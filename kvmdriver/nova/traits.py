@@ -44,7 +44,7 @@ def traits(node: Node, capabilities: dict[str, bool]) -> dict[str, bool]:
     found = {
         **capabilities,
         **cpu_traits(_guest_flags(node)),
-        **nics.traits_of_models(set(nics.MODELS[node.conf.kvm.virt_type])),
+        **nics.traits_of_models(set(nics.MODELS)),
         "HW_CPU_HYPERTHREADING": node.hypervisor.host_capabilities().cpu.threads > 1,
         "HW_ARCH_X86_64": node.hypervisor.host_capabilities().architecture == "x86_64",
         "COMPUTE_NET_VIRTIO_PACKED": node.hypervisor.version_numbers()[1] >= 6003000,

@@ -1,6 +1,5 @@
 """From nova's instance, flavor and image to the model: all but disks, NICs and placement."""
 
-import datetime
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -296,7 +295,3 @@ def _pointer(node: Node, image_meta: ImageMeta) -> Any:
     if wanted == "usbtablet" or (wanted is None and node.conf.pointer_model == "usbtablet"):
         return "tablet"
     return "none"
-
-
-def created_at() -> str:
-    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M:%S")

@@ -103,12 +103,7 @@ class ImageCache:
             nothing of it is left in the cache.
         """
         path = self.locate(image, role)
-        if not os.path.exists(path):
-            # One download for all who wait for the same image. Between processes the work may
-            # be done twice, which is harmless: the result is moved into place.
-            with lockutils.lock(f"image-{path}"):
-                if not os.path.exists(path):
-                    self._fill(image, role, path, progress)
+        _once(path, lambda: self._fill(image, role, path, progress))
         return CachedImage(path=path, size_mib=-(-os.path.getsize(path) // _MIB))
 
     def fetch(
@@ -127,13 +122,14 @@ class ImageCache:
         :raises kvmdriver.exception.KVMDriverError: it is refused; nothing of it is left.
         """
         path = os.path.join(self.directory, name)
-        if not os.path.exists(path):
-            with lockutils.lock(f"image-{path}"):
-                if not os.path.exists(path):
-                    with contextlib.ExitStack() as stack:
-                        part = stack.enter_context(self._part())
-                        write(part)
-                        self._unpack(part, declared, role, path, stack, progress, copied=True)
+
+        def fill() -> None:
+            with contextlib.ExitStack() as stack:
+                part = stack.enter_context(self._part())
+                write(part)
+                self._unpack(part, declared, role, path, stack, progress, copied=True)
+
+        _once(path, fill)
         if role == "disk" and inspect.starts_as_qcow2(path):
             info = inspect.inspect(path, declared="qcow2", max_bytes=self._max_bytes)
             return CachedImage(path=path, size_mib=info.size_mib, format="qcow2")
@@ -142,12 +138,13 @@ class ImageCache:
     def make(self, name: str, write: Callable[[str], None]) -> CachedImage:
         """A file of the host's own making under ``name``, e.g. an empty file system."""
         path = os.path.join(self.directory, name)
-        if not os.path.exists(path):
-            with lockutils.lock(f"image-{path}"):
-                if not os.path.exists(path):
-                    with self._part() as part:
-                        write(part)
-                        self._publish(part, path)
+
+        def fill() -> None:
+            with self._part() as part:
+                write(part)
+                self._publish(part, path)
+
+        _once(path, fill)
         return CachedImage(path=path, size_mib=-(-os.path.getsize(path) // _MIB))
 
     def _key(self, image: Image, role: Role) -> str:
@@ -275,6 +272,18 @@ class ImageCache:
                     remove_file(entry.path)
                     removed.append(entry.path)
         return removed
+
+
+def _once(path: str, fill: Callable[[], None]) -> None:
+    """Fill a file that is not there: once for all threads that wait for the same one.
+
+    Between processes the work may be done twice, which is harmless: results are moved into place.
+    """
+    if os.path.exists(path):
+        return
+    with lockutils.lock(f"image-{path}"):
+        if not os.path.exists(path):
+            fill()
 
 
 def _is_abandoned(path: str) -> bool:

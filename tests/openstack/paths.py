@@ -4,7 +4,9 @@ import dataclasses
 import os
 import sys
 
-HOST = "kvm1"
+# compute hosts and their addresses; everything else runs with the first
+HOSTS = {"kvm1": "10.99.0.1", "kvm2": "10.99.0.2"}
+FIRST, SECOND = HOSTS
 PASSWORD = "stack"  # noqa: S105 nothing of it can be reached from outside
 PUBLIC_GATEWAY = "172.29.9.1"
 PUBLIC_CIDR = "172.29.9.0/24"
@@ -52,12 +54,16 @@ class Paths:
 
     @property
     def instances(self) -> str:
+        """``instances_path``: the same text on every host, or live migration refuses."""
         return os.path.join(self.root, "instances")
 
-    @property
-    def laboratory(self) -> str:
-        """State of the namespaces in which everything runs: libvirt's directories."""
-        return os.path.join(self.root, "host")
+    def own_instances(self, host: str) -> str:
+        """What a host has there, as it is called outside of its namespaces."""
+        return self.instances if host == FIRST else os.path.join(self.root, f"instances-{host}")
+
+    def laboratory(self, host: str) -> str:
+        """State of the namespaces in which a host runs: libvirt's directories."""
+        return os.path.join(self.root, "hosts", host)
 
     @property
     def environment(self) -> str:

@@ -133,10 +133,10 @@ def _networks(cloud: Connection) -> None:
                 )
 
 
-def compute_is_up() -> bool:
-    """Whether nova has heard of its compute service lately."""
+def compute_is_up(host: str) -> bool:
+    """Whether nova has heard of a host's compute service lately."""
     return any(
-        service.binary == "nova-compute" and service.state == "up"
+        service.binary == "nova-compute" and service.state == "up" and service.host == host
         for service in connect().compute.services()
     )
 
@@ -145,6 +145,14 @@ def agents_are_up() -> bool:
     """Whether neutron knows its agents: networks are given to those that it knows."""
     alive = {agent.binary for agent in connect().network.agents() if agent.is_alive}
     return {"neutron-dhcp-agent", "neutron-l3-agent", "neutron-openvswitch-agent"} <= alive
+
+
+def switch_is_up(host: str) -> bool:
+    """Whether neutron knows the agent of a host's Open vSwitch."""
+    return any(
+        agent.binary == "neutron-openvswitch-agent" and agent.host == host and agent.is_alive
+        for agent in connect().network.agents()
+    )
 
 
 def dhcp_is_up() -> bool:

@@ -5,7 +5,8 @@ import os
 import shutil
 
 from tests.openstack.paths import (
-    HOST,
+    FIRST,
+    HOSTS,
     PASSWORD,
     PORTS,
     PUBLIC_GATEWAY,
@@ -16,8 +17,8 @@ from tests.openstack.paths import (
 Sections = dict[str, dict[str, object]]
 
 
-def write_all(paths: Paths, driver: str) -> None:
-    """Write all configuration files. ``driver`` is the compute_driver of the first host."""
+def write_all(paths: Paths) -> None:
+    """Write the configuration of everything but nova-compute."""
     for directory in ("keystone", "glance", "placement", "neutron", "nova"):
         os.makedirs(paths.etc(directory), exist_ok=True)
     for directory in ("glance/images", "glance/staging", "glance/tasks", "lock", "neutron"):
@@ -35,13 +36,14 @@ def write_all(paths: Paths, driver: str) -> None:
     write(paths.etc("keystone/keystone.conf"), keystone(paths))
     write(paths.etc("glance/glance-api.conf"), glance(paths))
     write(paths.etc("placement/placement.conf"), placement(paths))
-    write(paths.etc("neutron/neutron.conf"), neutron(paths, HOST))
+    for host in HOSTS:
+        suffix = "" if host == FIRST else f"-{host}"
+        write(paths.etc(f"neutron/neutron{suffix}.conf"), neutron(paths, host))
+        write(paths.etc(f"neutron/ovs-agent{suffix}.ini"), ovs_agent(host))
     write(paths.etc("neutron/ml2.ini"), ml2())
-    write(paths.etc("neutron/ovs-agent.ini"), ovs_agent(paths))
     write(paths.etc("neutron/dhcp-agent.ini"), dhcp_agent())
     write(paths.etc("neutron/l3-agent.ini"), l3_agent())
     write(paths.etc("nova/nova.conf"), nova(paths))
-    write(paths.etc("nova/nova-compute.conf"), nova_compute(paths, HOST, driver))
 
 
 def write(path: str, sections: Sections) -> None:
@@ -172,13 +174,14 @@ def ml2() -> Sections:
     }
 
 
-def ovs_agent(_paths: Paths) -> Sections:
+def ovs_agent(host: str) -> Sections:
+    mappings = ("physical:br-phys", *(("public:br-ex",) if host == FIRST else ()))
     return {
         "ovs": {
             # there is no openvswitch module in many a test machine's kernel
             "datapath_type": "netdev",
             "ovsdb_connection": f"tcp:127.0.0.1:{PORTS['ovsdb']}",
-            "bridge_mappings": "public:br-ex,physical:br-phys",
+            "bridge_mappings": ",".join(mappings),
         },
         "agent": {"root_helper": "", "tunnel_types": ""},
         "securitygroup": {"firewall_driver": "noop"},
@@ -231,7 +234,7 @@ def _nova_common(paths: Paths) -> Sections:
 def nova(paths: Paths) -> Sections:
     sections = _nova_common(paths)
     sections["DEFAULT"] |= {
-        "host": HOST,
+        "host": FIRST,
         "osapi_compute_workers": 1,
         "service_down_time": 60,
         "allow_resize_to_same_host": True,
@@ -247,16 +250,19 @@ def nova(paths: Paths) -> Sections:
     }
 
 
-def nova_compute(paths: Paths, host: str, driver: str) -> Sections:
-    """nova-compute may have no [database] section, so its file is one of its own."""
+def nova_compute(paths: Paths, host: str, driver: str, file: str) -> Sections:
+    """nova-compute may have no [database] section, so its ``file`` is one of its own."""
     sections = _nova_common(paths)
     state = paths.data(f"compute-{host}")
     os.makedirs(state, exist_ok=True)
-    helper = f"{paths.tool('privsep-helper')} --config-file {paths.etc('nova/nova-compute.conf')}"
+    helper = f"{paths.tool('privsep-helper')} --config-file {file}"
+    address = HOSTS[host]
+    # the console's proxy runs with the first host, and guests move to and fro
+    sections["vnc"] |= {"server_listen": address, "server_proxyclient_address": address}
     sections["DEFAULT"] |= {
         "host": host,
+        "my_ip": address,
         "state_path": state,
-        # the same text on every host, or live migration refuses; each host mounts its own there
         "instances_path": paths.instances,
         "compute_driver": driver,
         "update_resources_interval": 30,
@@ -280,6 +286,8 @@ def nova_compute(paths: Paths, host: str, driver: str) -> Sections:
             "images_type": "qcow2",
             "hw_machine_type": "x86_64=pc",
             "wait_soft_reboot_seconds": 20,
+            "live_migration_scheme": "tcp",
+            "live_migration_inbound_addr": address,
         },
         "compute": {"live_migration_wait_for_vif_plug": False},
         "workarounds": {"disable_rootwrap": True},

@@ -11,29 +11,28 @@ from collections.abc import Callable
 import kombu
 
 from tests.openstack import seed, settings
-from tests.openstack.paths import HOST, PASSWORD, PORTS, PUBLIC_GATEWAY, Paths, url
-from tests.openstack.processes import Processes, answers
+from tests.openstack.compute_host import ComputeHost
+from tests.openstack.paths import PASSWORD, PORTS, PUBLIC_GATEWAY, url
+from tests.openstack.processes import answers
 
-BRIDGES = ("br-int", "br-ex", "br-phys")
+BRIDGES = ("br-int", "br-phys", "br-ex")
 DATABASES = ("keystone", "glance", "placement", "neutron", "nova_api", "nova_cell0", "nova_cell1")
-
-# A wrapper in place of sudo for services that insist on it: we are root already.
-SUDO = '#!/bin/sh\nwhile [ "${1#-}" != "$1" ]; do shift; done\nexec "$@"\n'
 
 
 class Stack:
-    """One OpenStack. All of it listens on 127.0.0.1 of its own network namespace."""
+    """Everything but the other compute hosts, on 127.0.0.1 of the first host's namespaces."""
 
-    def __init__(self, paths: Paths, report: Callable[[str], None], driver: str):
-        self.paths = paths
-        self.processes = Processes(paths)
+    def __init__(self, host: ComputeHost, report: Callable[[str], None], driver: str):
+        self.host = host
+        self.paths = host.paths
+        self.processes = host.processes
         self._report = report
         self._driver = driver
 
     def up(self) -> None:
         """Start everything; the databases are made the first time."""
         self._report("configuration")
-        settings.write_all(self.paths, self._driver)
+        settings.write_all(self.paths)
         with concurrent.futures.ThreadPoolExecutor() as pool:
             network = pool.submit(self._start_network)
             self._report("database and message broker")
@@ -52,16 +51,12 @@ class Stack:
         self._wait_for_services()
         self._start_agents()
         self._report("nova-compute")
-        self.start_compute()
+        self.host.start_compute(self._driver)
         self._report("flavors, images, networks")
         self.processes.wait_for("neutron-l3-agent", seed.agents_are_up)
         seed.content(self.paths)
-        self._wait_for_compute()
-
-    def down(self) -> None:
-        for domain in _output("virsh", "-q", "list", "--uuid").split():
-            subprocess.run(["virsh", "-q", "destroy", domain], check=False)
-        self.processes.stop_all()
+        self.processes.wait_for("neutron-dhcp-agent", seed.dhcp_is_up, 90)
+        self.host.wait_for_compute()
 
     # Infrastructure
 
@@ -200,38 +195,7 @@ class Stack:
         self.processes.wait_for("rabbitmq", lambda: _amqp(port), 90)
 
     def _start_network(self) -> None:
-        """Open vSwitch with the datapath in user space: no kernel module is needed."""
-        run, data = "/run/openvswitch", self.paths.data("openvswitch.db")
-        if not os.path.exists(data):
-            subprocess.run(
-                ["ovsdb-tool", "create", data, "/usr/share/openvswitch/vswitch.ovsschema"],
-                check=True,
-            )
-        self.processes.start(
-            "ovsdb",
-            "ovsdb-server",
-            data,
-            f"--remote=punix:{run}/db.sock",
-            f"--remote=ptcp:{PORTS['ovsdb']}:127.0.0.1",
-            f"--pidfile={run}/ovsdb-server.pid",
-        )
-        self.processes.wait_for("ovsdb", lambda: os.path.exists(f"{run}/db.sock"))
-        _vsctl("--no-wait", "init")
-        _vsctl("--no-wait", "set", "Open_vSwitch", ".", f"external_ids:system-id={HOST}")
-        self.processes.start(
-            "vswitchd",
-            "ovs-vswitchd",
-            f"unix:{run}/db.sock",
-            "--disable-system",
-            f"--pidfile={run}/ovs-vswitchd.pid",
-        )
-        for bridge in BRIDGES:
-            _vsctl(
-                "--may-exist", "add-br", bridge, "--", "set", "bridge", bridge,
-                "datapath_type=netdev",
-            )  # fmt: skip
-        # bridges that the database knew already come by themselves, in a moment
-        self.processes.wait_for("vswitchd", lambda: os.path.exists("/sys/class/net/br-ex"), 20)
+        self.host.start_network(*BRIDGES)
         subprocess.run(["ip", "link", "set", "br-ex", "up"], check=True)
         subprocess.run(
             ["ip", "address", "replace", f"{PUBLIC_GATEWAY}/24", "dev", "br-ex"], check=True
@@ -306,59 +270,12 @@ class Stack:
         )
 
     def _start_agents(self) -> None:
+        self.host.start_agent()
         for name, file in (
-            ("neutron-openvswitch-agent", "ovs-agent.ini"),
             ("neutron-dhcp-agent", "dhcp-agent.ini"),
             ("neutron-l3-agent", "l3-agent.ini"),
         ):
             self.processes.start(name, self.paths.tool(name), *self._neutron(file))
-
-    def start_compute(self) -> None:
-        os.makedirs(self.paths.instances, exist_ok=True)
-        self.processes.start(
-            "nova-compute",
-            self.paths.tool("nova-compute"),
-            "--config-file",
-            self.paths.etc("nova/nova-compute.conf"),
-        )
-
-    def _wait_for_compute(self) -> None:
-        self.processes.wait_for("nova-compute", seed.compute_is_up, 90)
-        self.processes.wait_for("neutron-dhcp-agent", seed.dhcp_is_up, 90)
-        self.processes.run(
-            "nova-discover",
-            self.paths.tool("nova-manage"),
-            *("--config-file", self.paths.etc("nova/nova.conf"), "cell_v2", "discover_hosts"),
-        )
-
-
-def prepare_namespace(paths: Paths) -> None:
-    """What the services expect of the machine, inside the laboratory."""
-    subprocess.run(["hostname", HOST], check=True)
-    hosts = os.path.join(paths.root, "hosts")
-    with open(hosts, "w") as file:
-        file.write(f"127.0.0.1 localhost {HOST}\n")
-    subprocess.run(["mount", "--bind", hosts, "/etc/hosts"], check=True)
-    for directory in ("/run/openvswitch", "/run/netns"):
-        os.makedirs(directory, exist_ok=True)
-        subprocess.run(["mount", "-t", "tmpfs", "none", directory], check=True)
-    tools = paths.data("bin")
-    os.makedirs(tools, exist_ok=True)
-    with open(os.path.join(tools, "sudo"), "w") as file:
-        file.write(SUDO)
-    os.chmod(os.path.join(tools, "sudo"), 0o755)
-    os.environ["PATH"] = f"{tools}:{paths.environment}/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-    for name in list(os.environ):
-        if name.startswith("OS_"):
-            del os.environ[name]
-
-
-def _vsctl(*arguments: str) -> None:
-    subprocess.run(["ovs-vsctl", "--timeout=20", *arguments], check=True)
-
-
-def _output(*command: str) -> str:
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout
 
 
 def _is_consumed(queue: str) -> bool:

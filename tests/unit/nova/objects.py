@@ -85,11 +85,9 @@ def node(**libvirt: Any) -> Node:
         store=SimpleNamespace(root="/instances", layout=lambda u: InstanceLayout("/instances", u)),
         images=mock.Mock(),
         qemu_img=mock.Mock(),
-        systems=mock.Mock(),
         states=mock.Mock(),
         locks=mock.Mock(),
         image_api=mock.Mock(),
-        volume_api=mock.Mock(),
     )
 
 
