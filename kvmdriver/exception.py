@@ -84,6 +84,12 @@ class Unsupported(KVMDriverError):
     code = "unsupported"
 
 
+class CpuIncompatible(Unsupported):
+    """This host cannot give a guest the CPU that is asked for."""
+
+    code = "cpu_incompatible"
+
+
 class InstanceNotFound(KVMDriverError):
     """No instance of this driver has that name or UUID."""
 

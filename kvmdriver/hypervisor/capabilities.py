@@ -156,8 +156,8 @@ class DomainCapabilities:
     video_models: frozenset[str]
     rng: bool
     disk_buses: frozenset[str] = frozenset()
-    host_model: tuple[str | None, tuple[str, ...]] = (None, ())
-    """What mode host-model gives: a model, and features on top of it."""
+    host_model: CpuDefinition | None = None
+    """What mode host-model gives."""
 
     @classmethod
     def parse(cls, text: str) -> "DomainCapabilities":

@@ -21,6 +21,7 @@ _OTHERS = {
     libvirt.VIR_ERR_NO_SUPPORT: exception.Unsupported,
     libvirt.VIR_ERR_OPERATION_UNSUPPORTED: exception.Unsupported,
     libvirt.VIR_ERR_ARGUMENT_UNSUPPORTED: exception.Unsupported,
+    libvirt.VIR_ERR_CPU_INCOMPATIBLE: exception.CpuIncompatible,
     libvirt.VIR_ERR_DOM_EXIST: exception.InstanceExists,
     libvirt.VIR_ERR_OPERATION_TIMEOUT: exception.OperationTimeout,
     libvirt.VIR_ERR_AGENT_UNRESPONSIVE: exception.OperationTimeout,

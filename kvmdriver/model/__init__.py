@@ -7,7 +7,15 @@ from kvmdriver.model.base import Model
 from kvmdriver.model.boot import Boot
 from kvmdriver.model.config_drive import ConfigDrive, StaticAddress
 from kvmdriver.model.console import Consoles
-from kvmdriver.model.cpu import Cpu, CpuFeature, CpuTopology, Vcpus
+from kvmdriver.model.cpu import (
+    Cpu,
+    CpuCache,
+    CpuDefinition,
+    CpuFeature,
+    CpuTopology,
+    PhysicalAddressBits,
+    Vcpus,
+)
 from kvmdriver.model.disk import Disk, DiskFile, IoLimits, NetworkHost, Volume
 from kvmdriver.model.image import FileImage, Image, UrlImage
 from kvmdriver.model.instance import Instance, Watchdog
@@ -40,6 +48,8 @@ __all__ = [
     "ConfigDrive",
     "Consoles",
     "Cpu",
+    "CpuCache",
+    "CpuDefinition",
     "CpuFeature",
     "CpuTopology",
     "CpuTune",
@@ -60,6 +70,7 @@ __all__ = [
     "Nic",
     "NicQos",
     "NicView",
+    "PhysicalAddressBits",
     "NumaCell",
     "OsView",
     "Plug",

@@ -4,9 +4,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
-from kvmdriver.model.base import Identifier, Model
+from kvmdriver.model.base import Identifier, Model, ShortText
 
-CpuMode = Literal["host-model", "host-passthrough", "maximum", "custom", "none"]
+CpuMode = Literal["host-model", "host-passthrough", "maximum", "custom", "baseline", "none"]
 
 # libvirt's highest vCPU count for x86 machines with QEMU (q35, qemu_capabilities maxCpus).
 MAX_VCPUS = 288
@@ -46,17 +46,57 @@ class CpuFeature(Model):
     policy: Literal["require", "disable"] = "require"
 
 
+class CpuDefinition(Model):
+    """A CPU spelled out: a named model, and flags added to it or taken away."""
+
+    model: Identifier
+    vendor: ShortText | None = None
+    features: tuple[CpuFeature, ...] = Field((), max_length=512)
+
+    @property
+    def required(self) -> frozenset[str]:
+        """Names of the flags that are required."""
+        return frozenset(f.name for f in self.features if f.policy == "require")
+
+
+class PhysicalAddressBits(Model):
+    """How many bits physical addresses of the guest have."""
+
+    mode: Literal["passthrough", "emulate"] = "passthrough"
+    bits: int | None = Field(None, ge=32, le=64)
+    limit: int | None = Field(None, ge=32, le=64)
+
+    @model_validator(mode="after")
+    def _bits_are_emulated(self) -> Self:
+        if self.mode == "passthrough" and self.bits is not None:
+            raise ValueError("bits are for mode emulate; use limit with mode passthrough")
+        if self.mode == "emulate" and self.limit is not None:
+            raise ValueError("limit is for mode passthrough; use bits with mode emulate")
+        return self
+
+
+class CpuCache(Model):
+    """Which caches the guest is told of."""
+
+    mode: Literal["emulate", "passthrough", "disable"]
+    level: int | None = Field(None, ge=1, le=3)
+
+
 class Cpu(Model):
     """Which CPU the guest sees (https://libvirt.org/formatdomain.html#cpu-model-and-topology).
 
     ``mode`` None takes the configured default. ``models`` is for mode custom: the first one
-    that this host can give is taken.
+    that this host can give is taken. ``nested`` asks for nested virtualization: without it the
+    guest gets none, unless the host's policy gives it to all.
     """
 
     mode: CpuMode | None = None
     models: tuple[Identifier, ...] = Field((), max_length=32)
     features: tuple[CpuFeature, ...] = Field((), max_length=256)
     topology: CpuTopology | None = None
+    nested: bool = False
+    address_bits: PhysicalAddressBits | None = None
+    cache: CpuCache | None = None
 
     @model_validator(mode="after")
     def _models_need_custom(self) -> Self:

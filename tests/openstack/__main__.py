@@ -82,7 +82,7 @@ def _start(paths: Paths, host: str, driver: str) -> bool:
             break
         if process.poll() is not None or (lines and lines[-1].startswith("failed")):
             print(f"{host} did not come up: see {paths.log(log_name)}", file=sys.stderr)
-            _stop(control)
+            stop(control)
             return False
         time.sleep(0.2)
     _write_wrappers(control)
@@ -107,11 +107,12 @@ def _write_wrappers(control: Control) -> None:
 def down(paths: Paths) -> int:
     """Stop everything; what is on disk stays, and ``up`` starts from it."""
     for host in reversed(HOSTS):
-        _stop(Control(paths, host))
+        stop(Control(paths, host))
     return 0
 
 
-def _stop(control: Control) -> None:
+def stop(control: Control) -> None:
+    """Stop a host, and wait until nothing of it runs."""
     inside = control.inside()
     if inside is None:
         return

@@ -20,6 +20,10 @@ SMOKE = (
 )
 COMPUTE = r"tempest\.api\.compute"
 
+# This test gives its own server the floating address of its class's server, and deletes it: the
+# tests that come after it in one run cannot reach theirs any more (tempest 47).
+APART = r"ServerActionsTestJSON\.test_change_server_password"
+
 # Live migration needs a second host, volumes need Cinder; neither is part of this stack.
 LEFT_OUT = r"test_live_migration|\.volumes\."
 
@@ -134,10 +138,17 @@ def run(paths: Paths, regex: str) -> int:
     """Run the tests that match; the exit status of tempest. Call it inside the namespaces."""
     workspace = write(paths)
     wanted = {"smoke": SMOKE, "compute": COMPUTE}.get(regex, regex)
-    return subprocess.call(
-        [
-            paths.tool("tempest"),
-            *("run", "--regex", wanted, "--exclude-regex", LEFT_OUT, "--concurrency", "2"),
-        ],
-        cwd=workspace,
+    together = _run(paths, workspace, wanted, f"{LEFT_OUT}|{APART}")
+    # the parts add up for whoever counts: the totals of both are printed
+    apart = _run(paths, workspace, f"(?=.*{APART}).*({wanted})", LEFT_OUT)
+    return together or apart
+
+
+def _run(paths: Paths, workspace: str, wanted: str, unwanted: str) -> int:
+    command = (paths.tool("tempest"), "run", "--regex", wanted, "--exclude-regex", unwanted)
+    listed = subprocess.run(
+        [*command, "--list-tests"], cwd=workspace, capture_output=True, text=True, check=False
     )
+    if "tempest." not in listed.stdout:
+        return 0
+    return subprocess.call([*command, "--concurrency", "2"], cwd=workspace)

@@ -7,7 +7,7 @@ import time
 import unittest
 from typing import Any
 
-from tests.openstack.paths import Paths, url
+from tests.openstack.paths import FIRST, Paths, url
 
 PATHS = Paths.default()
 KEY = os.path.join(os.environ.get("KVMDRIVER_GUEST", "/var/tmp/kvmdriver-guest"), "id_ed25519")
@@ -140,13 +140,14 @@ class StackTest(unittest.TestCase):
 
         wait_for(reached, seconds, f"{name} to become {status}")
 
-    def assert_nothing_left(self, server: dict[str, Any]) -> None:
+    def assert_nothing_left(self, server: dict[str, Any], host: str = FIRST) -> None:
         """Nothing of a deleted server is in libvirt, on disk, in the switch or in placement."""
         uuid = server["id"]
-        self.assertNotIn(uuid, run("virsh", "-q", "list", "--all", "--uuid"))
-        left = [name for name in os.listdir(PATHS.instances) if name.startswith(uuid)]
-        self.assertEqual([], left)
-        self.assertNotIn(uuid, run("ovs-vsctl", "list", "Interface"))
+        there = "" if host == FIRST else f"{host}/"
+        self.assertNotIn(uuid, run(f"{there}virsh", "-q", "list", "--all", "--uuid"))
+        own = PATHS.own_instances(host)
+        self.assertEqual([], [name for name in os.listdir(own) if name.startswith(uuid)])
+        self.assertNotIn(uuid, run(f"{there}ovs-vsctl", "list", "Interface"))
         token = openstack("token", "issue")["id"]
         allocations = json.loads(
             subprocess.run(

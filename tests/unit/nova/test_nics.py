@@ -93,6 +93,11 @@ class NicsTest(unittest.TestCase):
         self.assertEqual("e1000", self.nic(made.image_meta(hw_vif_model="e1000")).model)
         self.assertIsNone(self.nic(made.image_meta(hw_vif_model="e1000")).plug.driver)
 
+    def test_model_of_the_operating_system(self) -> None:
+        self.assertEqual("e1000", self.nic(made.image_meta(os_distro="winxp")).model)
+        both = made.image_meta(os_distro="winxp", hw_vif_model="virtio")
+        self.assertEqual("virtio", self.nic(both).model)
+
     def test_bandwidth(self) -> None:
         specs = {"quota:vif_inbound_average": "100", "quota:vif_inbound_peak": "200"}
         plug = self.nic(flavor=made.flavor(specs)).plug
