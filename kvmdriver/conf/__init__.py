@@ -2,9 +2,9 @@
 
 from oslo_config import cfg
 
-from kvmdriver.conf import agent, console, cpu, hypervisor, storage
+from kvmdriver.conf import agent, console, cpu, hypervisor, nested, storage
 
-_MODULES = (hypervisor, agent, storage, cpu, console)
+_MODULES = (hypervisor, agent, storage, cpu, nested, console)
 
 
 def register_opts(conf: cfg.ConfigOpts) -> cfg.ConfigOpts:

@@ -6,6 +6,7 @@ from kvmdriver.definition.platform import Platform
 from kvmdriver.definition.tuning import cpu_list, tuning_of
 from kvmdriver.definition.xml import add
 from kvmdriver.model import Instance, NumaCell
+from kvmdriver.model.cpu import DEFAULT_MODEL
 
 
 def build_vcpus(domain: etree._Element, instance: Instance, _platform: Platform) -> None:
@@ -27,18 +28,21 @@ def build_cpu(domain: etree._Element, instance: Instance, _platform: Platform) -
     memory = instance.memory
     hotplug = memory is not None and memory.growth == "hotplug"
     cells = tuning_of(instance).cells
-    if cpu.mode in (None, "none") and cpu.topology is None and not hotplug and not cells:
+    plain = cpu.mode in (None, "none")
+    details = (cpu.topology, cpu.address_bits, cpu.cache, cells, cpu.features)
+    if plain and not hotplug and not any(details):
         return
     node = add(domain, "cpu")
-    if cpu.mode == "custom":
+    if cpu.mode == "custom" or (plain and cpu.features):
         node.set("mode", "custom")
         node.set("match", "exact")
         # partial: libvirt checks what it can before the start, and accepts features that an
         # emulator adds on its own
-        node.set("check", "partial")
-        add(node, "model", cpu.models[0], fallback="forbid")
-    elif cpu.mode not in (None, "none"):
-        node.set("mode", cpu.mode)
+        node.set("check", "none" if plain else "partial")
+        # flags need a model to be added to: what QEMU takes when it is told nothing
+        add(node, "model", DEFAULT_MODEL if plain else cpu.models[0], fallback="forbid")
+    elif not plain:
+        node.set("mode", str(cpu.mode))
         if cpu.mode == "host-model":
             node.set("check", "partial")
         elif cpu.mode == "host-passthrough":
@@ -52,6 +56,11 @@ def build_cpu(domain: etree._Element, instance: Instance, _platform: Platform) -
             cores=topology.cores,
             threads=topology.threads,
         )
+    if cpu.cache is not None:
+        add(node, "cache", mode=cpu.cache.mode, level=cpu.cache.level)
+    if cpu.address_bits is not None:
+        bits = cpu.address_bits
+        add(node, "maxphysaddr", mode=bits.mode, bits=bits.bits, limit=bits.limit)
     for feature in cpu.features:
         add(node, "feature", policy=feature.policy, name=feature.name)
     if cells:

@@ -6,7 +6,7 @@ import os
 from kvmdriver import exception
 from kvmdriver.hypervisor.capabilities import DomainCapabilities
 from kvmdriver.hypervisor.hypervisor import Hypervisor
-from kvmdriver.model import Boot, Cpu
+from kvmdriver.model import Boot
 
 LOG = logging.getLogger(__name__)
 
@@ -70,36 +70,6 @@ def choose_machine(hypervisor: Hypervisor, wanted: str) -> str:
             remedy=f"use one of: {', '.join(short)}, or a version of them",
         )
     return machines[wanted]
-
-
-def choose_cpu(cpu: Cpu, capabilities: DomainCapabilities) -> Cpu:
-    """A CPU whose mode this host can give, with the first usable one of its models.
-
-    :raises kvmdriver.exception.Unsupported: the mode or all of the models cannot be had.
-    """
-    mode = cpu.mode or "none"
-    if mode != "none" and mode not in capabilities.cpu_modes:
-        possible = ", ".join(sorted(capabilities.cpu_modes | {"none"}))
-        raise exception.Unsupported(
-            f"CPU mode {mode} is not possible with virtualization type {capabilities.virt_type}",
-            field="cpu.mode",
-            value=mode,
-            remedy=f"possible here: {possible}",
-        )
-    if mode != "custom":
-        return cpu
-    for model in cpu.models:
-        if capabilities.cpu_models.get(model):
-            return cpu.changed(models=(model,))
-    unknown = [model for model in cpu.models if model not in capabilities.cpu_models]
-    usable = ", ".join(sorted(m for m, usable in capabilities.cpu_models.items() if usable))
-    reason = f"unknown: {', '.join(unknown)}" if unknown else "this host lacks features of each"
-    raise exception.Unsupported(
-        f"none of the CPU models can be used ({reason})",
-        field="cpu.models",
-        value=", ".join(cpu.models),
-        remedy=f"usable here: {usable}",
-    )
 
 
 def check_firmware(boot: Boot, capabilities: DomainCapabilities) -> None:

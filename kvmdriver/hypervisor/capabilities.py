@@ -5,7 +5,9 @@ from collections.abc import Mapping
 
 from lxml import etree
 
+from kvmdriver import exception
 from kvmdriver.hypervisor import xml
+from kvmdriver.model import CpuDefinition
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,6 +158,8 @@ class DomainCapabilities:
     video_models: frozenset[str]
     rng: bool
     disk_buses: frozenset[str] = frozenset()
+    cpu_vendors: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Vendors of the named CPU models; "unknown" for those of nobody in particular."""
     host_model: CpuDefinition | None = None
     """What mode host-model gives."""
 
@@ -184,15 +188,60 @@ class DomainCapabilities:
             video_models=frozenset(_enum(root, "devices/video", "modelType")),
             rng="virtio" in _enum(root, "devices/rng", "model"),
             disk_buses=frozenset(_enum(root, "devices/disk", "bus")),
-            host_model=(
-                root.findtext("cpu/mode[@name='host-model']/model"),
-                tuple(
-                    feature.get("name", "")
-                    for feature in root.iterfind("cpu/mode[@name='host-model']/feature")
-                    if feature.get("policy") == "require"
-                ),
-            ),
+            cpu_vendors={
+                model.text or "": model.get("vendor", "unknown")
+                for model in root.iterfind("cpu/mode[@name='custom']/model")
+            },
+            host_model=_definition(root.find("cpu/mode[@name='host-model']")),
         )
+
+
+def cpu_definition(node: etree._Element) -> CpuDefinition:
+    """A CPU from ``<cpu>`` or from a ``<mode>`` of domain capabilities.
+
+    :raises kvmdriver.exception.InvalidRequest: it names no model.
+    """
+    return CpuDefinition.parse(
+        {
+            "model": node.findtext("model") or "",
+            "vendor": node.findtext("vendor"),
+            "features": [
+                {
+                    "name": feature.get("name", ""),
+                    # host capabilities have none: what they list, the host has
+                    "policy": "disable"
+                    if feature.get("policy") in ("disable", "forbid")
+                    else "require",
+                }
+                for feature in node.iterfind("feature")
+            ],
+        }
+    )
+
+
+def parse_definition(text: str) -> CpuDefinition:
+    """A CPU from ``<cpu>``, ``<capabilities>`` or ``<domainCapabilities>``.
+
+    :raises kvmdriver.exception.InvalidRequest: it is none of them.
+    """
+    try:
+        root = xml.parse(text)
+    except etree.XMLSyntaxError as error:
+        raise exception.InvalidRequest(f"it is not XML: {error}") from None
+    found = {
+        "cpu": root,
+        "capabilities": root.find("host/cpu"),
+        "domainCapabilities": root.find("cpu/mode[@name='host-model']"),
+    }.get(str(root.tag))
+    if found is None or not found.findtext("model"):
+        raise exception.InvalidRequest(f"<{root.tag}> has no CPU with a model in it")
+    return cpu_definition(found)
+
+
+def _definition(node: etree._Element | None) -> CpuDefinition | None:
+    if node is None or node.findtext("model") is None:
+        return None
+    return cpu_definition(node)
 
 
 def _enum(root: etree._Element, where: str, name: str) -> list[str]:

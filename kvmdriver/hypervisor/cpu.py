@@ -12,7 +12,7 @@ from lxml import etree
 
 from kvmdriver import exception
 from kvmdriver.hypervisor import xml
-from kvmdriver.hypervisor.capabilities import DomainCapabilities
+from kvmdriver.hypervisor.capabilities import DomainCapabilities, cpu_definition
 from kvmdriver.hypervisor.connection import Connection
 from kvmdriver.model import CpuDefinition
 
@@ -23,7 +23,9 @@ _MISSING = re.compile(r"features: (.+)$")
 class HypervisorCpu:
     """Answers for one kind of guest; each is asked of libvirt once."""
 
-    def __init__(self, connection: Connection, architecture: str, capabilities: DomainCapabilities):
+    def __init__(
+        self, connection: Connection, architecture: str, capabilities: DomainCapabilities
+    ):
         self._connection = connection
         self._where = (
             capabilities.emulator,
@@ -98,7 +100,7 @@ class HypervisorCpu:
         text = self._connection.call_fresh(
             "baselineHypervisorCPU", *self._where, [to_xml(d) for d in definitions], flags
         )
-        return from_xml(xml.parse(text))
+        return cpu_definition(xml.parse(text))
 
 
 def to_xml(definition: CpuDefinition) -> str:
@@ -110,26 +112,3 @@ def to_xml(definition: CpuDefinition) -> str:
     for feature in definition.features:
         etree.SubElement(cpu, "feature", policy=feature.policy, name=feature.name)
     return xml.to_string(cpu)
-
-
-def from_xml(node: etree._Element) -> CpuDefinition:
-    """A CPU from ``<cpu>`` or from a ``<mode>`` of domain capabilities.
-
-    :raises kvmdriver.exception.InvalidRequest: it names no model.
-    """
-    return CpuDefinition.parse(
-        {
-            "model": node.findtext("model") or "",
-            "vendor": node.findtext("vendor"),
-            "features": [
-                {
-                    "name": feature.get("name", ""),
-                    # host capabilities have none: what they list, the host has
-                    "policy": "disable"
-                    if feature.get("policy") in ("disable", "forbid")
-                    else "require",
-                }
-                for feature in node.iterfind("feature")
-            ],
-        }
-    )

@@ -12,6 +12,7 @@ from kvmdriver import exception
 from kvmdriver.hypervisor import stats, xml
 from kvmdriver.hypervisor.capabilities import DomainCapabilities, HostCapabilities
 from kvmdriver.hypervisor.connection import Connection
+from kvmdriver.hypervisor.cpu import HypervisorCpu
 from kvmdriver.hypervisor.domain import Domain
 from kvmdriver.hypervisor.events import Event, EventBus
 from kvmdriver.hypervisor.record import Record
@@ -31,6 +32,7 @@ class Hypervisor:
         self._cache_lock = threading.Lock()
         self._host: HostCapabilities | None = None
         self._domain_capabilities: dict[tuple[str, str | None], DomainCapabilities] = {}
+        self._cpus: dict[tuple[str, str], HypervisorCpu] = {}
         self._records: dict[str, Record | None] = {}
         self._versions: tuple[int, int] | None = None
         self._hostname: str | None = None
@@ -49,6 +51,7 @@ class Hypervisor:
             with self._cache_lock:
                 self._host = self._versions = None
                 self._domain_capabilities.clear()
+                self._cpus.clear()
                 self._records.clear()
         elif event.kind in ("defined", "undefined", "metadata-changed", "stopped"):
             with self._cache_lock:
@@ -191,44 +194,15 @@ class Hypervisor:
             self._domain_capabilities[key] = found
         return found
 
-    def guest_cpu_flags(
-        self, capabilities: DomainCapabilities, mode: str, models: tuple[str, ...]
-    ) -> set[str]:
-        """CPU flags that a guest gets with a CPU mode, in libvirt's spelling.
-
-        Empty where libvirt cannot tell (mode none, or a model that cannot be had).
-        """
-        model: str | None = None
-        features: tuple[str, ...] = ()
-        if mode == "custom":
-            usable = [name for name in models if capabilities.cpu_models.get(name)]
-            model = usable[0] if usable else None
-        elif mode != "none":
-            model, features = capabilities.host_model
-        if model is None:
-            return set()
-        cpu = etree.Element("cpu")
-        etree.SubElement(cpu, "model", fallback="forbid").text = model
-        for name in features:
-            etree.SubElement(cpu, "feature", policy="require", name=name)
-        try:
-            text = self.connection.call_fresh(
-                "baselineHypervisorCPU",
-                capabilities.emulator,
-                self.host_capabilities().architecture,
-                capabilities.machine,
-                capabilities.virt_type,
-                [etree.tostring(cpu, encoding="unicode")],
-                libvirt.VIR_CONNECT_BASELINE_CPU_EXPAND_FEATURES,
-            )
-        except exception.KVMDriverError:
-            LOG.warning("libvirt cannot expand the CPU model %s", model)
-            return set(features)
-        return {
-            feature.get("name", "")
-            for feature in xml.parse(text).iterfind("feature")
-            if feature.get("policy") == "require"
-        }
+    def cpu(self, capabilities: DomainCapabilities) -> HypervisorCpu:
+        """What guests of a kind can have as their CPU; remembered while libvirtd lives."""
+        key = (capabilities.virt_type, capabilities.machine)
+        found = self._cpus.get(key)
+        if found is None:
+            architecture = self.host_capabilities().architecture
+            found = HypervisorCpu(self.connection, architecture, capabilities)
+            self._cpus[key] = found
+        return found
 
     def version_numbers(self) -> tuple[int, int]:
         """Version of QEMU and of libvirt as libvirt's numbers (major * 1000000 + ...)."""

@@ -11,6 +11,9 @@ CpuMode = Literal["host-model", "host-passthrough", "maximum", "custom", "baseli
 # libvirt's highest vCPU count for x86 machines with QEMU (q35, qemu_capabilities maxCpus).
 MAX_VCPUS = 288
 
+# What QEMU's machines for x86 run when they are told nothing.
+DEFAULT_MODEL = "qemu64"
+
 FeatureName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]{0,40}$")]
 
 
@@ -104,8 +107,6 @@ class Cpu(Model):
             raise ValueError("mode custom needs at least one name in models")
         if self.mode not in ("custom", None) and self.models:
             raise ValueError(f"models cannot be combined with mode {self.mode}; use mode custom")
-        if self.mode == "none" and self.features:
-            raise ValueError("mode none cannot have features; choose another mode")
         names = [feature.name for feature in self.features]
         if len(names) != len(set(names)):
             raise ValueError("features names a feature twice")

@@ -11,8 +11,8 @@ from lxml import etree
 from nova import version
 from nova.objects.instance import Instance as NovaInstance
 
+from kvmdriver.nova.flavor import specs_of
 from kvmdriver.nova.image_meta import field
-from kvmdriver.nova.translate import specs_of
 
 NAMESPACE = "http://openstack.org/xmlns/libvirt/nova/1.1"
 

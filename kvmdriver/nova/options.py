@@ -43,6 +43,7 @@ def _defaults(conf: cfg.ConfigOpts) -> list[tuple[str, str, Any]]:
         ("kvm_storage", "disk_format", disk_format(conf)),
         ("kvm_cpu", "mode", mode),
         ("kvm_cpu", "models", libvirt.cpu_models or None),
+        ("kvm_cpu", "features", libvirt.cpu_model_extra_flags or None),
         ("kvm_console", "listen", conf.vnc.server_listen),
     ]
 

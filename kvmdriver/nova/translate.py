@@ -12,13 +12,13 @@ from nova.objects.instance import Instance as NovaInstance
 from nova.virt import hardware
 
 from kvmdriver import exception
+from kvmdriver.host import cpu as host_cpu
 from kvmdriver.host import platform as host_platform
 from kvmdriver.hypervisor.capabilities import DomainCapabilities
 from kvmdriver.model import (
     Boot,
     Consoles,
     Cpu,
-    CpuFeature,
     CpuTopology,
     Disk,
     FileImage,
@@ -31,15 +31,12 @@ from kvmdriver.model import (
     Watchdog,
 )
 from kvmdriver.model.layout import InstanceLayout
-from kvmdriver.nova import placement, refusals
+from kvmdriver.nova import cpu_traits, placement, refusals
+from kvmdriver.nova.flavor import specs_of
 from kvmdriver.nova.node import Node
 
 SCSI_MODELS = {"virtio-scsi": "virtio-scsi", "lsilogic": "lsilogic", "lsisas1078": "lsisas1078"}
 VIDEO_MODELS = ("virtio", "vga", "qxl", "cirrus", "bochs", "none")
-
-
-def specs_of(flavor: Flavor) -> dict[str, str]:
-    return dict(flavor.extra_specs) if "extra_specs" in flavor else {}
 
 
 def translate(
@@ -165,25 +162,13 @@ def _cpu(
     best = hardware.get_best_cpu_topology(instance.flavor, image_meta)
     topology = CpuTopology(sockets=best.sockets, cores=best.cores, threads=best.threads)
     mode = node.conf.kvm_cpu.mode
-    features = tuple(_features(node.conf.libvirt.cpu_model_extra_flags)) if mode != "none" else ()
-    return host_platform.choose_cpu(
-        Cpu(
-            mode=mode,
-            models=tuple(node.conf.kvm_cpu.models) if mode == "custom" else (),
-            features=features,
-            topology=topology,
-        ),
-        capabilities,
+    cpu = Cpu(
+        mode=mode,
+        models=tuple(node.conf.kvm_cpu.models) if mode == "custom" else (),
+        topology=topology,
     )
-
-
-def _features(flags: Sequence[str]) -> list[CpuFeature]:
-    """``[libvirt] cpu_model_extra_flags``: +name, -name or name."""
-    found = {}
-    for flag in flags:
-        name = flag.lstrip("+-").lower()
-        found[name] = CpuFeature(name=name, policy="disable" if flag[:1] == "-" else "require")
-    return list(found.values())
+    chooser = host_cpu.chooser(node.conf, node.hypervisor, capabilities)
+    return chooser.choose(cpu_traits.ask_for(cpu, chooser, instance.flavor, image_meta))
 
 
 def _system(node: Node, instance: NovaInstance) -> SystemInfo:

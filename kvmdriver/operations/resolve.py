@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from kvmdriver import exception
 from kvmdriver.definition.disks import cdrom_bus, free_name
 from kvmdriver.definition.platform import Platform
+from kvmdriver.host import cpu as host_cpu
 from kvmdriver.host import platform as host_platform
 from kvmdriver.host.memory import total_and_available_mib
 from kvmdriver.host.osinfo import OsDefaults
@@ -170,16 +171,21 @@ def about_image(field: str, image: Image, function: Callable[..., T], *args: Any
 
 
 def _choose_cpu(context: Context, cpu: Cpu, capabilities: DomainCapabilities) -> Cpu:
+    chooser = host_cpu.chooser(context.conf, context.hypervisor, capabilities)
     if cpu.mode is not None:
-        return host_platform.choose_cpu(cpu, capabilities)
+        if cpu.mode == "none" and cpu.features:
+            raise exception.InvalidRequest(
+                "mode none cannot have features", field="cpu.features", remedy="use another mode"
+            )
+        return chooser.choose(cpu)
     mode = context.conf.kvm_cpu.mode
-    if mode != "custom" and mode not in capabilities.cpu_modes:
+    if mode not in ("custom", "baseline", "none") and mode not in capabilities.cpu_modes:
         # The default need not be possible with every virtualization type; what is asked for must.
         mode = "maximum" if "maximum" in capabilities.cpu_modes else "none"
     if mode == "none" and cpu.features:
         mode = "maximum"
     models = tuple(context.conf.kvm_cpu.models) if mode == "custom" else ()
-    return host_platform.choose_cpu(cpu.changed(mode=mode, models=models), capabilities)
+    return chooser.choose(cpu.changed(mode=mode, models=models))
 
 
 def _choose_memory(context: Context, request: Instance, system: OsDefaults) -> Memory:

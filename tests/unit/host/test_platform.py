@@ -4,7 +4,7 @@ from unittest import mock
 from kvmdriver import exception
 from kvmdriver.host import platform
 from kvmdriver.hypervisor.capabilities import DomainCapabilities, HostCapabilities
-from kvmdriver.model import Boot, Cpu
+from kvmdriver.model import Boot
 from tests.unit.hypervisor.test_capabilities import DOMAIN, HOST
 
 
@@ -31,19 +31,6 @@ class PlatformTest(unittest.TestCase):
         with self.assertRaises(exception.Unsupported) as caught:
             platform.choose_machine(self.hypervisor, "s390")
         self.assertIn("q35", caught.exception.remedy)
-
-    def test_the_first_usable_cpu_model(self) -> None:
-        cpu = Cpu(mode="custom", models=("Icelake-Server", "EPYC"))
-        self.assertEqual(("EPYC",), platform.choose_cpu(cpu, self.capabilities).models)
-        for models in (("Icelake-Server",), ("No-Such",)):
-            with self.assertRaises(exception.Unsupported) as caught:
-                platform.choose_cpu(Cpu(mode="custom", models=models), self.capabilities)
-            self.assertIn("EPYC", caught.exception.remedy)
-
-    def test_impossible_mode(self) -> None:
-        with self.assertRaises(exception.Unsupported) as caught:
-            platform.choose_cpu(Cpu(mode="maximum"), self.capabilities)
-        self.assertEqual("cpu.mode", caught.exception.field)
 
     def test_firmware(self) -> None:
         platform.check_firmware(Boot(firmware="uefi", secure_boot=True), self.capabilities)

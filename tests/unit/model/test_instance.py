@@ -51,7 +51,6 @@ class InstanceTest(unittest.TestCase):
             ({"nics": [{"source": "x", "mac": "01:00:00:00:00:01"}]}, "nics.0.mac"),
             ({"nics": [{"source": "a" * 16, "type": "bridge"}]}, "nics.0"),
             ({"cpu": {"mode": "custom"}}, "cpu"),
-            ({"cpu": {"mode": "none", "features": [{"name": "svm"}]}}, "cpu"),
             ({"cpu": {"mode": "host-model", "models": ["EPYC"]}}, "cpu"),
             ({"boot": {"cmdline": "quiet"}}, "boot"),
             ({"boot": {"secure_boot": True}}, "boot"),

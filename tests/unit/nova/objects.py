@@ -20,6 +20,7 @@ from kvmdriver.hypervisor.capabilities import (
 from kvmdriver.model.layout import InstanceLayout
 from kvmdriver.nova import options
 from kvmdriver.nova.node import Node
+from tests.unit.host.cpus import HOSTS
 
 objects.register_all()
 
@@ -77,6 +78,7 @@ def node(**libvirt: Any) -> Node:
     hypervisor.host_capabilities.return_value = HOST
     hypervisor.domain_capabilities.side_effect = lambda _kind, machine: capabilities(machine)
     hypervisor.find.return_value = None
+    hypervisor.cpu.return_value = HOSTS["emulation"][1]
     conf = configuration(**libvirt)
     return Node(
         conf=conf,

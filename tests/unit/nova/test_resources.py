@@ -13,7 +13,7 @@ from types import SimpleNamespace
 from nova import exception as nova_exception
 
 from kvmdriver import exception
-from kvmdriver.nova import errors, image_cache, images, resources, traits
+from kvmdriver.nova import cpu_traits, errors, image_cache, images, resources, traits
 from kvmdriver.storage.store import InstanceStore
 from tests.unit.nova import objects as made
 
@@ -109,17 +109,21 @@ class HostTest(unittest.TestCase):
 
 class TraitsTest(unittest.TestCase):
     def test_flags(self) -> None:
-        found = traits.cpu_traits({"svm", "sse4.1", "avx512f", "amd-ssbd", "pni"})
+        found = cpu_traits.cpu_traits({"svm", "sse4.1", "avx512f", "amd-ssbd", "pni", "aes"})
         on = {name.removeprefix("HW_CPU_X86_") for name, value in found.items() if value}
-        self.assertLessEqual({"SVM", "SSE41", "AVX512F", "AMD_SSBD", "SSE3"}, on)
+        self.assertLessEqual({"SVM", "AMD_SVM", "SSE41", "AVX512F", "AMD_SSBD", "SSE3", "AESNI"}, on)
         self.assertFalse(found["HW_CPU_X86_VMX"])
 
     def test_what_is_switched_off_is_no_trait(self) -> None:
-        node = made.node(cpu_mode="custom", cpu_models=["EPYC"], cpu_model_extra_flags=["-svm"])
-        node.hypervisor.guest_cpu_flags.return_value = {"svm", "aes"}
+        node = made.node(cpu_mode="custom", cpu_models=["EPYC"], cpu_model_extra_flags=["-avx2"])
         node.hypervisor.version_numbers.return_value = (7002000, 9000000)
         found = traits.traits(node, {"COMPUTE_TRUSTED_CERTS": True})
-        self.assertFalse(found["HW_CPU_X86_SVM"])
+        self.assertFalse(found["HW_CPU_X86_AVX2"])
+        self.assertFalse(found["HW_CPU_X86_VMX"])
+        self.assertTrue(found["HW_CPU_X86_SVM"], "who asks for it gets it")
+        node.conf.set_override("policy", "off", group="kvm_nested")
+        self.addCleanup(node.conf.clear_override, "policy", group="kvm_nested")
+        self.assertFalse(traits.traits(node, {})["HW_CPU_X86_SVM"])
         self.assertTrue(found["COMPUTE_STORAGE_BUS_VIRTIO"])
         self.assertFalse(found["COMPUTE_GRAPHICS_MODEL_QXL"])
         self.assertTrue(found["COMPUTE_TRUSTED_CERTS"])

@@ -118,10 +118,27 @@ class TranslateTest(unittest.TestCase):
         }
         cpu = self.model(libvirt=libvirt).cpu
         self.assertEqual(("custom", ("EPYC",)), (cpu.mode, cpu.models))
-        self.assertEqual(
-            [("svm", "require"), ("la57", "disable")],
-            [(feature.name, feature.policy) for feature in cpu.features],
-        )
+        self.assertEqual({"svm": "require", "la57": "disable"}, _policies(cpu))
+
+    def test_cpu_that_traits_ask_for(self) -> None:
+        libvirt = {"cpu_mode": "custom", "cpu_models": ["Westmere", "EPYC"]}
+        plain = self.model(libvirt=libvirt).cpu
+        self.assertEqual((("Westmere",), False), (plain.models, plain.nested))
+        cpu = self.model({"trait:HW_CPU_X86_AVX2": "required"}, libvirt=libvirt).cpu
+        self.assertEqual(("EPYC",), cpu.models)
+        cpu = self.model({"trait:HW_CPU_X86_AESNI": "forbidden"}, libvirt=libvirt).cpu
+        self.assertEqual("disable", _policies(cpu)["aes"])
+        for mode in ("custom", "host-model", "none"):
+            with self.subTest(mode):
+                nested = self.model(
+                    {"trait:HW_CPU_X86_SVM": "required"}, libvirt={**libvirt, "cpu_mode": mode}
+                ).cpu
+                self.assertEqual((True, "require"), (nested.nested, _policies(nested)["svm"]))
+        by_image = self.model(properties={"trait:HW_CPU_X86_SVM": "required"}, libvirt=libvirt)
+        self.assertTrue(by_image.cpu.nested)
+        for trait in ("HW_CPU_X86_VMX", "HW_CPU_X86_AVX512F"):
+            with self.subTest(trait), self.assertRaises(exception.Unsupported):
+                self.model({f"trait:{trait}": "required"}, libvirt=libvirt)
 
     def test_refusals(self) -> None:
         for specs, properties, name in (
@@ -168,3 +185,7 @@ class TranslateTest(unittest.TestCase):
             placement.disk_limits(
                 made.flavor({"quota:disk_read_bytes_sec": "1", "quota:disk_total_bytes_sec": "1"})
             )
+
+
+def _policies(cpu: Any) -> dict[str, str]:
+    return {feature.name: feature.policy for feature in cpu.features}
