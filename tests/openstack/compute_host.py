@@ -5,8 +5,8 @@ import subprocess
 
 from tests import neighbours
 from tests.openstack import seed, settings
-from tests.openstack.paths import FIRST, HOSTS, PORTS, Paths
-from tests.openstack.processes import Processes
+from tests.openstack.paths import FIRST, HOSTS, PORTS, Paths, url
+from tests.openstack.processes import Processes, answers
 
 # A wrapper in place of sudo for services that insist on it: we are root already.
 SUDO = '#!/bin/sh\nwhile [ "${1#-}" != "$1" ]; do shift; done\nexec "$@"\n'
@@ -107,6 +107,7 @@ class ComputeHost:
             *("-m", "tests.openstack.relay", handle),
             *(str(PORTS[name]) for name in services),
         )
+        self.processes.wait_for(f"relay{self._suffix}", lambda: answers(url("keystone", "/v3")))
 
     def start_agent(self) -> None:
         names = (f"neutron{self._suffix}.conf", "ml2.ini", f"ovs-agent{self._suffix}.ini")

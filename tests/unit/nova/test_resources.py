@@ -111,7 +111,9 @@ class TraitsTest(unittest.TestCase):
     def test_flags(self) -> None:
         found = cpu_traits.cpu_traits({"svm", "sse4.1", "avx512f", "amd-ssbd", "pni", "aes"})
         on = {name.removeprefix("HW_CPU_X86_") for name, value in found.items() if value}
-        self.assertLessEqual({"SVM", "AMD_SVM", "SSE41", "AVX512F", "AMD_SSBD", "SSE3", "AESNI"}, on)
+        self.assertLessEqual(
+            {"SVM", "AMD_SVM", "SSE41", "AVX512F", "AMD_SSBD", "SSE3", "AESNI"}, on
+        )
         self.assertFalse(found["HW_CPU_X86_VMX"])
 
     def test_what_is_switched_off_is_no_trait(self) -> None:
