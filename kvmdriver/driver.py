@@ -4,13 +4,22 @@ Both front doors use it: the adapter for Nova, and the agent. Arguments and answ
 instance is named by its name or its UUID. Every method raises errors of ``kvmdriver.exception``.
 """
 
+from collections.abc import Sequence
+
 from oslo_config import cfg
 
+from kvmdriver import exception
+from kvmdriver.host import check
+from kvmdriver.host import cpu as host_cpu
 from kvmdriver.host.osinfo import OsDatabase
 from kvmdriver.hypervisor.connection import Connection
+from kvmdriver.hypervisor.cpu import to_xml
 from kvmdriver.hypervisor.events import EventBus
 from kvmdriver.hypervisor.hypervisor import Hypervisor
 from kvmdriver.model import (
+    CheckView,
+    CpuComparison,
+    CpuView,
     Diagnostics,
     Disk,
     DiskView,
@@ -27,6 +36,7 @@ from kvmdriver.operations import (
     attach,
     clone,
     console,
+    cpu,
     destroy,
     power,
     reconcile,
@@ -53,15 +63,9 @@ class KVMDriver:
         storage = conf.kvm_storage
         qemu_img = QemuImg(storage.qemu_img_memory_mib, storage.qemu_img_cpu_seconds)
         store = InstanceStore(storage.instances_path, storage.reserved_disk_mib)
-        connection = Connection(
-            conf.kvm.uri,
-            call_timeout=conf.kvm.call_timeout,
-            keepalive_interval=conf.kvm.keepalive_interval,
-            keepalive_count=conf.kvm.keepalive_count,
-        )
         self._context = Context(
             conf=conf,
-            hypervisor=Hypervisor(connection),
+            hypervisor=_hypervisor_at(conf, conf.kvm.uri),
             store=store,
             images=ImageCache(
                 store.cache_directory,
@@ -84,6 +88,8 @@ class KVMDriver:
     def init_host(self) -> list[tuple[str, str, str]]:
         """Connect, and make good what a killed agent left half-done; what was mended."""
         self._context.store.prepare()
+        check.require_versions(self._context.conf, self._context.hypervisor)
+        cpu.check_settings(self._context)
         return reconcile.reconcile(self._context)
 
     def close(self) -> None:
@@ -270,6 +276,71 @@ class KVMDriver:
         """The host."""
         return view.host(self._context)
 
+    def get_cpu(self) -> CpuView:
+        """What guests can have as their CPU."""
+        return cpu.show(self._context)
+
+    def baseline_cpu(self, cpus: Sequence[str], *, migratable: bool = True) -> str:
+        """The best CPU that several have in common; all of them as XML."""
+        return cpu.baseline(self._context, cpus, migratable=migratable)
+
+    def compare_cpu(self, definition: str) -> CpuComparison:
+        """Whether guests with a CPU, given as XML, could run here."""
+        return cpu.compare(self._context, definition)
+
+    def check_host(self) -> list[CheckView]:
+        """Everything that a host of virtual machines needs, with the command that mends it."""
+        return check.run(self._context.conf, self._context.hypervisor)
+
     def list_systems(self, text: str = "") -> list[OsView]:
         """Operating systems whose id or name contains ``text``."""
         return self._context.systems.search(text)
+
+
+def cpu_of_file(path: str) -> str:
+    """The CPU in a file, as XML.
+
+    :raises kvmdriver.exception.KVMDriverError: there is none.
+    """
+    return to_xml(host_cpu.read_definition(path))
+
+
+def cpu_of_uri(conf: cfg.ConfigOpts, uri: str) -> str:
+    """What mode host-model gives at a libvirt URI, as XML."""
+    hypervisor = _hypervisor_at(conf, uri)
+    try:
+        found = cpu.capabilities_of(
+            hypervisor, conf.kvm.virt_type, conf.kvm.machine_type, conf.kvm.fallback_to_qemu
+        ).host_model
+    finally:
+        hypervisor.close()
+    if found is None:
+        raise exception.Unsupported("libvirt there knows no host-model", field="HOST", value=uri)
+    return to_xml(found)
+
+
+def guests_with_kvm(conf: cfg.ConfigOpts) -> tuple[str, ...]:
+    """Names of all running domains that use KVM, whoever made them; none where no libvirt is."""
+    hypervisor = _hypervisor_at(conf, conf.kvm.uri)
+    try:
+        running = [entry for entry in hypervisor.summaries() if entry.status != "stopped"]
+        return tuple(
+            entry.name
+            for entry in running
+            if hypervisor.domain(entry.uuid).xml().get("type") == "kvm"
+        )
+    except exception.HypervisorUnavailable:
+        return ()
+    finally:
+        hypervisor.close()
+
+
+def _hypervisor_at(conf: cfg.ConfigOpts, uri: str) -> Hypervisor:
+    return Hypervisor(
+        Connection(
+            uri,
+            call_timeout=conf.kvm.call_timeout,
+            keepalive_interval=conf.kvm.keepalive_interval,
+            keepalive_count=conf.kvm.keepalive_count,
+        )
+    )

@@ -167,6 +167,12 @@ class HypervisorError(KVMDriverError):
     code = "hypervisor_error"
 
 
+class HostError(KVMDriverError):
+    """Something of the host itself could not be changed."""
+
+    code = "host_error"
+
+
 class OperationTimeout(KVMDriverError):
     """The guest or a device did not do in time what was asked of it."""
 

@@ -22,7 +22,7 @@
 import base64
 import contextlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import oslo_messaging as messaging
@@ -32,6 +32,9 @@ from oslo_utils import uuidutils
 from kvmdriver import exception
 from kvmdriver.agent import transport as bus
 from kvmdriver.model import (
+    CheckView,
+    CpuComparison,
+    CpuView,
     Diagnostics,
     Disk,
     DiskView,
@@ -290,6 +293,20 @@ class ComputeAPI:
 
     def get_host(self, *, host: str | None = None) -> HostView:
         return HostView.model_validate(self._read("get_host", host))
+
+    def get_cpu(self, *, host: str | None = None) -> CpuView:
+        return CpuView.model_validate(self._read("get_cpu", host))
+
+    def baseline_cpu(
+        self, cpus: Sequence[str], *, migratable: bool = True, host: str | None = None
+    ) -> str:
+        return str(self._read("baseline_cpu", host, cpus=list(cpus), migratable=migratable))
+
+    def compare_cpu(self, cpu: str, *, host: str | None = None) -> CpuComparison:
+        return CpuComparison.model_validate(self._read("compare_cpu", host, cpu=cpu))
+
+    def check_host(self, *, host: str | None = None) -> list[CheckView]:
+        return [CheckView.model_validate(row) for row in self._read("check_host", host)]
 
     def list_systems(self, text: str = "", *, host: str | None = None) -> list[OsView]:
         return [OsView.model_validate(row) for row in self._read("list_systems", host, text=text)]

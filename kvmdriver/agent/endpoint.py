@@ -311,6 +311,22 @@ class Endpoint:
     def get_host(self, request: requests.Empty) -> Any:
         return self._driver.get_host()
 
+    @reads(requests.Empty)
+    def get_cpu(self, request: requests.Empty) -> Any:
+        return self._driver.get_cpu()
+
+    @reads(requests.BaselineCpu)
+    def baseline_cpu(self, request: requests.BaselineCpu) -> Any:
+        return self._driver.baseline_cpu(request.cpus, migratable=request.migratable)
+
+    @reads(requests.CompareCpu)
+    def compare_cpu(self, request: requests.CompareCpu) -> Any:
+        return self._driver.compare_cpu(request.cpu)
+
+    @reads(requests.Empty)
+    def check_host(self, request: requests.Empty) -> Any:
+        return self._driver.check_host()
+
     @reads(requests.ListSystems)
     def list_systems(self, request: requests.ListSystems) -> Any:
         return self._driver.list_systems(request.text)

@@ -108,3 +108,16 @@ class GetProgress(Request):
 
 class ListSystems(Request):
     text: Annotated[str, StringConstraints(max_length=255)] = ""
+
+
+# libvirt's own definitions of CPUs take a few KiB.
+CpuXml = Annotated[str, StringConstraints(min_length=5, max_length=262144)]
+
+
+class BaselineCpu(Request):
+    cpus: Annotated[tuple[CpuXml, ...], Field(min_length=1, max_length=1024)]
+    migratable: bool = True
+
+
+class CompareCpu(Request):
+    cpu: CpuXml

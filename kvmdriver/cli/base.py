@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 from cliff import columns, command, lister, show
+from oslo_config import cfg
 from tqdm import tqdm
 
 from kvmdriver import exception
@@ -21,6 +22,10 @@ class Base(command.Command):
     @property
     def client(self) -> ComputeAPI:
         return cast(ComputeAPI, getattr(self.app, "client"))  # noqa: B009 known to Shell only
+
+    @property
+    def conf(self) -> cfg.ConfigOpts:
+        return getattr(self.app, "conf")  # noqa: B009 known to Shell only
 
     def run(self, parsed_args: argparse.Namespace) -> int:
         """Carry the command out; 1 with the error on standard error when it fails."""

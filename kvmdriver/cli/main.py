@@ -36,6 +36,7 @@ class Shell(app.App):
             command_manager=commandmanager.CommandManager("kvmdriver.cli"),
             deferred_help=True,
         )
+        self._conf: cfg.ConfigOpts | None = None
         self._client: ComputeAPI | None = None
         self._local: LocalAgent | None = None
 
@@ -63,9 +64,9 @@ class Shell(app.App):
             logging.getLogger("kvmdriver.hypervisor").setLevel(logging.ERROR)
 
     @property
-    def client(self) -> ComputeAPI:
-        """The agent's client; an agent is started in this process where no bus is configured."""
-        if self._client is None:
+    def conf(self) -> cfg.ConfigOpts:
+        """The configuration, read when it is first needed."""
+        if self._conf is None:
             conf = options.register_opts(cfg.ConfigOpts())
             files = self.options.config_file
             try:
@@ -78,10 +79,17 @@ class Shell(app.App):
                 raise exception.ConfigurationError(
                     f"the configuration is wrong: {error}"
                 ) from None
-            if has_transport(conf):
-                self._client = ComputeAPI(conf, host=self.options.host)
+            self._conf = conf
+        return self._conf
+
+    @property
+    def client(self) -> ComputeAPI:
+        """The agent's client; an agent is started in this process where no bus is configured."""
+        if self._client is None:
+            if has_transport(self.conf):
+                self._client = ComputeAPI(self.conf, host=self.options.host)
             else:
-                self._local = LocalAgent(conf, quiet=self.options.verbose_level == 0)
+                self._local = LocalAgent(self.conf, quiet=self.options.verbose_level == 0)
                 self._client = self._local.client
         return self._client
 

@@ -307,7 +307,12 @@ class CpuChooser:
             given = given or self.can_nest()
         if not given and mode == "none" and self._capabilities.virt_type != "qemu":
             return {}  # KVM's default CPU has it switched off, and needs no name then
-        return {flag: CpuFeature(name=flag, policy="require" if given else "disable")}
+        hidden = {flag: CpuFeature(name=flag, policy="require" if given else "disable")}
+        if not given and mode == "maximum" and self._capabilities.virt_type == "qemu":
+            # QEMU's "max" shows CPUID leaf 0x80000008 with svm only, and Linux takes the size of
+            # addresses from there: with five-level paging and no leaf, programs crash.
+            hidden["la57"] = CpuFeature(name="la57", policy="disable")
+        return hidden
 
     def _check_nesting(self, own: set[str]) -> None:
         if self._settings.nested == "off":

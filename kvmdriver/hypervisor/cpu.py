@@ -93,6 +93,14 @@ class HypervisorCpu:
         :param migratable: without flags that would keep guests from migrating.
         :raises kvmdriver.exception.KVMDriverError: they have nothing in common.
         """
+        vendors = {d.vendor for d in definitions if d.vendor}
+        if len(vendors) > 1:
+            raise exception.CpuIncompatible(
+                "CPUs of several vendors have no baseline: guests cannot migrate between them",
+                field="cpus",
+                value=", ".join(sorted(vendors)),
+                remedy="make a baseline for the hosts of each vendor",
+            )
         flags = libvirt.VIR_CONNECT_BASELINE_CPU_MIGRATABLE if migratable else 0
         return self._baseline(definitions, flags)
 

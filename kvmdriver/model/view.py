@@ -120,3 +120,67 @@ class OsView(Model):
     family: str | None
     released: str | None
     end_of_life: str | None
+
+
+class CpuModelView(Model):
+    """A named CPU model on one host; ``missing`` says why it cannot be used."""
+
+    name: str
+    vendor: str
+    usable: bool
+    missing: tuple[str, ...] = ()
+
+
+class NestedView(Model):
+    """Nested virtualization on a host: the CPU, KVM's module and its parameters as they are."""
+
+    vendor: str | None
+    cpu_flag: bool
+    module: str | None
+    loaded: bool
+    nested: bool | None
+    parameters: dict[str, str] = {}
+    configured: str | None = None
+    kernel: str
+
+
+class CpuView(Model):
+    """What guests can have as their CPU on a host.
+
+    ``definition`` is the XML of mode host-model, ``flags`` all that a guest can have, ``default``
+    those of a guest that asks for nothing.
+    """
+
+    host: str
+    virt_type: str
+    machine: str
+    vendor: str | None
+    host_cpu: str | None
+    modes: tuple[str, ...]
+    model: str | None
+    definition: str | None
+    flags: tuple[str, ...]
+    default: tuple[str, ...]
+    host_only: tuple[str, ...]
+    security_missing: tuple[str, ...]
+    nested_policy: str
+    nested_flag: str | None
+    nested_granted: bool
+    models: tuple[CpuModelView, ...]
+
+
+class CpuComparison(Model):
+    """A CPU beside what a host can give."""
+
+    host: str
+    result: Literal["identical", "superset", "incompatible"]
+    missing: tuple[str, ...] = ()
+
+
+class CheckView(Model):
+    """One line of the host check; ``remedy`` is a command where there is one."""
+
+    name: str
+    result: Literal["pass", "warn", "fail"]
+    found: str
+    remedy: str = ""

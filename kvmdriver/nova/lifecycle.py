@@ -20,6 +20,7 @@ from kvmdriver.nova import block_devices, definition, device_metadata, disks, vi
 from kvmdriver.nova.block_devices import Slot
 from kvmdriver.nova.node import Node
 from kvmdriver.operations import power
+from kvmdriver.operations.nested import require_movable
 from kvmdriver.operations.undo import undo_on_failure
 
 LOG = logging.getLogger(__name__)
@@ -325,5 +326,7 @@ def unpause(node: Node, instance: NovaInstance) -> None:
 
 def suspend(node: Node, instance: NovaInstance) -> None:
     """Save the guest's memory to disk and switch it off."""
-    node.domain(instance).managed_save()
+    domain = node.domain(instance)
+    require_movable(node.conf, domain, "suspend")
+    domain.managed_save()
     node.states.forget()

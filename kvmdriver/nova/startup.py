@@ -5,17 +5,13 @@ from typing import Any
 from nova import exception as nova_exception
 from oslo_log import log as logging
 
-from kvmdriver import exception
+from kvmdriver.host import check
+from kvmdriver.host import cpu as host_cpu
 from kvmdriver.host import platform as host_platform
 from kvmdriver.nova import resources
 from kvmdriver.nova.node import Node
 
 LOG = logging.getLogger(__name__)
-
-# libvirt before 7.0 has no virDomainSetMetadata events on all transports, QEMU before 5.2 no
-# stable names of block jobs: the oldest that Debian 11 has and that were tried.
-MIN_LIBVIRT = 7_000_000
-MIN_QEMU = 5_002_000
 
 
 def prepare(node: Node) -> None:
@@ -24,14 +20,9 @@ def prepare(node: Node) -> None:
     :raises kvmdriver.exception.KVMDriverError: they cannot, and why.
     """
     node.store.prepare()
-    qemu, libvirtd = node.hypervisor.version_numbers()
-    for name, have, least in (("QEMU", qemu, MIN_QEMU), ("libvirt", libvirtd, MIN_LIBVIRT)):
-        if have < least:
-            raise exception.ConfigurationError(
-                f"{name} {have} is older than {least}", remedy=f"upgrade {name}"
-            )
+    check.require_versions(node.conf, node.hypervisor)
     host_platform.choose_virt_type(node.hypervisor, node.conf.kvm.virt_type, fallback=False)
-    node.capabilities()
+    host_cpu.chooser(node.conf, node.hypervisor, node.capabilities()).check_settings()
     resources.shared_cpus(node)
     resources.dedicated_cpus(node)
     for path in node.images.sweep():

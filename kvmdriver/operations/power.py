@@ -8,6 +8,7 @@ from kvmdriver.hypervisor.domain import Domain
 from kvmdriver.hypervisor.hypervisor import Hypervisor
 from kvmdriver.model import Status
 from kvmdriver.operations.context import Context, require_status
+from kvmdriver.operations.nested import require_movable
 
 # A press of the power button that the firmware gets is lost, so it is pressed again.
 _PRESS_AGAIN_SECONDS = 8
@@ -158,6 +159,7 @@ def suspend(context: Context, name_or_uuid: str) -> None:
             remedies={"stopped": _START},
         )
         if status != "suspended":
+            require_movable(context.conf, domain, "suspend")
             domain.managed_save()
 
 

@@ -11,14 +11,14 @@ ROOT = pathlib.Path(kvmdriver.__file__).parent
 # Each layer may import itself, what stands here, and what everybody may import.
 ALLOWED = {
     "agent": {"driver", "hypervisor"},
-    "cli": {"agent", "driver"},
+    "cli": {"agent", "driver", "host"},
     "driver": {"operations", "host", "hypervisor", "storage"},
     "nova": {"operations", "definition", "storage", "host", "hypervisor"},
     "operations": {"definition", "storage", "network", "host", "hypervisor", "privsep"},
     "definition": set(),
     "storage": set(),
     "network": {"hypervisor"},
-    "host": {"hypervisor"},
+    "host": {"hypervisor", "privsep"},
     "hypervisor": set(),
     "model": set(),
     "conf": set(),

@@ -51,7 +51,8 @@ class KilledHypervisorTest(FunctionalTest):
         try:
             start = time.monotonic()
             self.refused(exception.HypervisorUnavailable, self.api.pause_instance, view.name)
-            self.assertLess(time.monotonic() - start, 30)
+            # keepalive_interval times keepalive_count, and once more to try a new connection
+            self.assertLess(time.monotonic() - start, 50)
             self.assertFalse(self.agent._server.driver.is_alive())
         finally:
             os.kill(pid, signal.SIGCONT)

@@ -1,0 +1,116 @@
+"""Questions about CPUs: what guests can have here, and what a whole cluster has in common."""
+
+from collections.abc import Sequence
+
+from kvmdriver import exception
+from kvmdriver.host import cpu as host_cpu
+from kvmdriver.host import platform as host_platform
+from kvmdriver.hypervisor.capabilities import DomainCapabilities, parse_definition
+from kvmdriver.hypervisor.cpu import to_xml
+from kvmdriver.hypervisor.hypervisor import Hypervisor
+from kvmdriver.model import Cpu, CpuComparison, CpuDefinition, CpuModelView, CpuView
+from kvmdriver.operations.context import Context
+
+
+def show(context: Context) -> CpuView:
+    """The CPUs that guests can have, of the configured virtualization and machine type."""
+    hypervisor, capabilities = context.hypervisor, _capabilities(context)
+    chooser = host_cpu.chooser(context.conf, hypervisor, capabilities)
+    host = hypervisor.host_capabilities()
+    granted = chooser.grantable()
+    try:
+        default = chooser.flags(chooser.choose(Cpu()))
+    except exception.Unsupported:
+        # a default that is not possible with this virtualization type is replaced per guest
+        default = frozenset()
+    return CpuView(
+        host=context.host,
+        virt_type=capabilities.virt_type,
+        machine=capabilities.machine,
+        vendor=host.cpu.vendor,
+        host_cpu=host.cpu.model,
+        modes=tuple(sorted(capabilities.cpu_modes | {"none"})),
+        model=capabilities.host_model.model if capabilities.host_model else None,
+        definition=to_xml(capabilities.host_model) if capabilities.host_model else None,
+        flags=tuple(sorted(granted)),
+        default=tuple(sorted(default)),
+        host_only=_host_only(context, granted),
+        security_missing=chooser.missing_security(),
+        nested_policy=chooser.policy,
+        nested_flag=chooser.nested_flag,
+        nested_granted=chooser.can_nest(),
+        models=tuple(
+            CpuModelView(
+                name=name,
+                vendor=capabilities.cpu_vendors.get(name, "unknown"),
+                usable=usable,
+                missing=() if usable else chooser.why_unusable(name),
+            )
+            for name, usable in sorted(capabilities.cpu_models.items())
+        ),
+    )
+
+
+def check_settings(context: Context) -> None:
+    """See to it that guests can have the CPU that is configured.
+
+    :raises kvmdriver.exception.ConfigurationError: they cannot; the flags are named.
+    """
+    capabilities = _capabilities(context)
+    mode = context.conf.kvm_cpu.mode
+    fallen_back = capabilities.virt_type != context.conf.kvm.virt_type
+    if fallen_back and mode not in ("custom", "baseline", *capabilities.cpu_modes):
+        return  # such guests get another mode
+    host_cpu.chooser(context.conf, context.hypervisor, capabilities).check_settings()
+
+
+def _host_only(context: Context, granted: frozenset[str]) -> tuple[str, ...]:
+    """Flags that the host's own CPU has on top of its model and a guest cannot have."""
+    return tuple(sorted(set(context.hypervisor.host_capabilities().cpu.features) - granted))
+
+
+def baseline(context: Context, cpus: Sequence[str], *, migratable: bool = True) -> str:
+    """The best CPU, as XML, that all of the given ones contain.
+
+    :raises kvmdriver.exception.KVMDriverError: one is no CPU, or they have nothing in common.
+    """
+    definitions = [parse(cpu, f"cpus.{position}") for position, cpu in enumerate(cpus)]
+    asked = context.hypervisor.cpu(_capabilities(context))
+    return to_xml(asked.baseline(definitions, migratable=migratable))
+
+
+def compare(context: Context, cpu: str) -> CpuComparison:
+    """Whether guests with a CPU could run here, and what is missing if not."""
+    definition = parse(cpu, "cpu")
+    asked = context.hypervisor.cpu(_capabilities(context))
+    missing = asked.missing(definition)
+    if missing:
+        return CpuComparison(host=context.host, result="incompatible", missing=missing)
+    result = "identical" if asked.is_identical(definition) else "superset"
+    return CpuComparison.model_validate({"host": context.host, "result": result})
+
+
+def parse(cpu: str, field: str) -> CpuDefinition:
+    """:raises kvmdriver.exception.InvalidRequest: the text has no CPU in it."""
+    try:
+        return parse_definition(cpu)
+    except exception.InvalidRequest as error:
+        error.field = field
+        raise
+
+
+def _capabilities(context: Context) -> DomainCapabilities:
+    conf = context.conf
+    return capabilities_of(
+        context.hypervisor, conf.kvm.virt_type, conf.kvm.machine_type, conf.kvm.fallback_to_qemu
+    )
+
+
+def capabilities_of(
+    hypervisor: Hypervisor, virt_type: str, machine: str, fallback: bool
+) -> DomainCapabilities:
+    """What guests of the configured kind can have on a host."""
+    return hypervisor.domain_capabilities(
+        host_platform.choose_virt_type(hypervisor, virt_type, fallback=fallback),
+        host_platform.choose_machine(hypervisor, machine),
+    )
