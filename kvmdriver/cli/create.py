@@ -72,6 +72,9 @@ class CreateServer(ShowBase):
             "--cpu", type=argument(parsing.cpu, "a CPU"), metavar="MODE|MODEL,...[,+FLAG,-FLAG]"
         )
         devices.add_argument(
+            "--nested", action="store_true", help="the guest may run virtual machines itself"
+        )
+        devices.add_argument(
             "--topology",
             type=argument(parsing.topology, "SOCKETS:CORES:THREADS"),
             metavar="SOCKETS:CORES:THREADS",
@@ -174,7 +177,11 @@ def _request(args: argparse.Namespace) -> dict[str, Any]:
         "disks": _disks(args),
         "nics": args.nic,
         "boot": _boot(args),
-        "cpu": {**(args.cpu or {}), **({"topology": args.topology} if args.topology else {})},
+        "cpu": {
+            **(args.cpu or {}),
+            **({"topology": args.topology} if args.topology else {}),
+            **({"nested": True} if args.nested else {}),
+        },
         "consoles": _consoles(args),
         "watchdog": {"action": args.watchdog} if args.watchdog else None,
         "config_drive": _config_drive(args),

@@ -6,12 +6,12 @@ import warnings
 # see kvmdriver/agent/service.py
 warnings.filterwarnings("ignore", message=r"\s*Eventlet is deprecated")
 
-from oslo_config import cfg
-from oslo_upgradecheck import upgradecheck
+from oslo_config import cfg  # noqa: E402
+from oslo_upgradecheck import upgradecheck  # noqa: E402
 
-from kvmdriver import conf as options
-from kvmdriver.driver import KVMDriver
-from kvmdriver.model import CheckView
+from kvmdriver import conf as options  # noqa: E402
+from kvmdriver.driver import KVMDriver  # noqa: E402
+from kvmdriver.model import CheckView  # noqa: E402
 
 # These decide whether the driver will start at all; kvmdriver host check looks at the rest.
 _DECISIVE = ("libvirt", "QEMU", "virtualization", "CPU model", "instances", "tools", "nova")

@@ -308,6 +308,9 @@ class CpuChooser:
         if not given and mode == "none" and self._capabilities.virt_type != "qemu":
             return {}  # KVM's default CPU has it switched off, and needs no name then
         hidden = {flag: CpuFeature(name=flag, policy="require" if given else "disable")}
+        if mode == "none" and flag != "svm":
+            # qemu64 has svm by its definition; KVM's own default leaves it out, and so do we
+            hidden["svm"] = CpuFeature(name="svm", policy="disable")
         if not given and mode == "maximum" and self._capabilities.virt_type == "qemu":
             # QEMU's "max" shows CPUID leaf 0x80000008 with svm only, and Linux takes the size of
             # addresses from there: with five-level paging and no leaf, programs crash.

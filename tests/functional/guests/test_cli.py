@@ -2,6 +2,9 @@
 
 import json
 import os
+import subprocess
+import sys
+import tempfile
 
 from tests.functional.base import (
     FunctionalTest,
@@ -9,6 +12,7 @@ from tests.functional.base import (
     guest_file,
     kvmdriver,
     kvmdriver_json,
+    run,
 )
 
 
@@ -96,3 +100,53 @@ class CommandLineTest(FunctionalTest):
         self.assertIn("| ubuntu18.04", self.run_text("os", "list", "ubuntu18.04"))
         self.assertEqual("QEMU", self.run_json("host", "show")["hypervisor"])
         self.assertIn("server", self.run_text("complete"))
+
+    def test_cpus_and_the_host(self) -> None:
+        host = self.run_json("cpu", "show")
+        self.assertIn("svm", host["flags"])
+        self.assertEqual(("svm", True), (host["nested_flag"], host["nested_granted"]))
+        models = {m["Name"]: m for m in json.loads(self.run_text("cpu", "models", "-f", "json"))}
+        self.assertTrue(models["Westmere"]["Usable"])
+        self.assertIn("avx512f", models["Skylake-Server"]["Missing"])
+        directory = tempfile.mkdtemp(dir=self.state)
+        mine, found = f"{directory}/mine.xml", f"{directory}/cpu.xml"
+        with open(mine, "w") as file:
+            file.write(run("virsh", "domcapabilities", "--virttype", "qemu"))
+        self.run_text("cpu", "baseline", mine, "qemu:///system", "--output", found)
+        self.assertEqual("identical", self.run_json("cpu", "compare", "--with", mine)["result"])
+        self.assertNotEqual(
+            "incompatible", self.run_json("cpu", "compare", "--with", found)["result"]
+        )
+        done = kvmdriver("cpu", "baseline", "elsewhere", state=self.state, check=False)
+        self.assertEqual(1, done.returncode)
+        self.assertIn("transport_url", done.stderr)
+        lines = {line["Check"]: line for line in json.loads(self.run_text("doctor", "-f", "json"))}
+        for name in ("libvirt", "QEMU", "network", "CPU model", "tools"):
+            self.assertEqual("pass", lines[name]["Result"], lines[name])
+        # neither is there in a laboratory
+        self.assertEqual("warn", lines["/dev/kvm"]["Result"])
+        self.assertIn("/etc/pki/qemu", lines["TLS"]["Found"])
+        self.assertIn("vendor", self.run_json("host", "nested", "show"))
+
+    def test_the_doctor_names_what_is_wrong(self) -> None:
+        config = os.path.join(tempfile.mkdtemp(dir=self.state), "kvmdriver.conf")
+        with open(config, "w") as file:
+            file.write("[kvm]\nvirt_type = kvm\nuri = qemu+unix:///system?socket=/nowhere\n")
+        done = self._plain("kvmdriver", config, "doctor", "-f", "json")
+        self.assertEqual(2, done.returncode, done.stderr)
+        lines = {line["Check"]: line for line in json.loads(done.stdout)}
+        self.assertEqual("fail", lines["libvirt"]["Result"])
+        self.assertIn("libvirtd", lines["libvirt"]["Remedy"])
+        self.assertEqual("fail", lines["/dev/kvm"]["Result"])
+        self.assertIn("chgrp kvm", lines["/dev/kvm"]["Remedy"])
+        done = self._plain("kvmdriver-status", config, "upgrade", "check")
+        self.assertEqual(2, done.returncode, done.stderr)
+        self.assertIn("Failure", done.stdout)
+
+    @staticmethod
+    def _plain(program: str, config: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """With a configuration file only."""
+        path = os.path.join(os.path.dirname(sys.executable), program)
+        return subprocess.run(
+            [path, "--config-file", config, *arguments], capture_output=True, text=True
+        )

@@ -108,9 +108,7 @@ class CpuTest(FunctionalTest):
             self.assertEqual(wanted, asked.features(common))
         self.assertNotEqual("incompatible", self.api.compare_cpu(found).result)
         self.assertEqual("incompatible", self.api.compare_cpu(ROME).result)
-        error = self.refused(
-            exception.CpuIncompatible, self.api.baseline_cpu, [own, SKYLAKE]
-        )
+        error = self.refused(exception.CpuIncompatible, self.api.baseline_cpu, [own, SKYLAKE])
         self.assertEqual("AMD, Intel", error.value)
         # and a guest has it
         path = os.path.join(tempfile.mkdtemp(dir=self.state), "cpu.xml")

@@ -175,3 +175,22 @@ class LifecycleTest(StackTest):
         self.assertEqual([("nic", ["front"])], devices)
         act("server", "delete", "--wait", "special")
         self.assert_nothing_left(server)
+
+    def test_nested_virtualization(self) -> None:
+        """A flavor with the trait gives a guest that runs guests; one without does not."""
+        self.addCleanup(act, "flavor", "delete", "nested")
+        act(
+            "flavor", "create", "--ram", "256", "--vcpus", "1", "--disk", "1",
+            "--property", "trait:HW_CPU_X86_SVM=required", "nested",
+        )  # fmt: skip
+        server = self.create("nested", flavor="nested")
+        guest = self.reach("nested")
+        guest.run("load-kvm")
+        self.assertEqual("L2 runs", guest.run("l2"))
+        act("server", "delete", "--wait", "nested")
+        self.assert_nothing_left(server)
+        plain = self.create("plain")
+        guest = self.reach("plain")
+        self.assertEqual("0", guest.run("grep -c svm /proc/cpuinfo || true"))
+        act("server", "delete", "--wait", "plain")
+        self.assert_nothing_left(plain)
