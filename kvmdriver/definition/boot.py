@@ -4,7 +4,7 @@ from lxml import etree
 
 from kvmdriver.definition.platform import Platform
 from kvmdriver.definition.tuning import tuning_of
-from kvmdriver.definition.xml import add
+from kvmdriver.definition.xml import add, element
 from kvmdriver.model import Instance
 
 
@@ -36,8 +36,8 @@ def build_features(domain: etree._Element, instance: Instance, _platform: Platfo
     features = add(domain, "features")
     add(features, "acpi")
     add(features, "apic")
-    tuning = tuning_of(instance)
-    if tuning.hyperv:
+    tuning, cpu = tuning_of(instance), instance.cpu
+    if cpu.hyperv:
         hyperv = add(features, "hyperv")
         for name in ("relaxed", "vapic", "vpindex", "runtime", "synic", "reset", "frequencies"):
             add(hyperv, name, state="on")
@@ -45,13 +45,25 @@ def build_features(domain: etree._Element, instance: Instance, _platform: Platfo
         add(hyperv, "spinlocks", state="on", retries=8191)
         for name in ("tlbflush", "ipi"):
             add(hyperv, name, state="on")
-        if tuning.hide_hypervisor:
+        if any(f.name == "vmx" and f.policy == "require" for f in cpu.features):
+            # the faster way for Hyper-V in a guest to run its own guests on Intel's CPUs
+            add(hyperv, "evmcs", state="on")
+        if cpu.hide_hypervisor:
             # NVIDIA's driver refuses to work where it reads a hypervisor's own name
             add(hyperv, "vendor_id", state="on", value="1234567890ab")
-    if tuning.hide_hypervisor:
-        add(add(features, "kvm"), "hidden", state="on")
-    if tuning.pmu is not None:
-        add(features, "pmu", state="on" if tuning.pmu else "off")
+    kvm = element("kvm")
+    if cpu.hide_hypervisor:
+        add(kvm, "hidden", state="on")
+    pins = tuning.cpu.pins
+    # libvirt wants host-passthrough for it: the guest's idle loop then knows that it has its CPUs
+    # for itself (Documentation/virt/kvm/x86/cpuid.rst, KVM_HINTS_REALTIME)
+    alone = bool(pins) and all(len(cpus) == 1 for cpus in pins)
+    if alone and cpu.mode == "host-passthrough" and instance.virt_type == "kvm":
+        add(kvm, "hint-dedicated", state="on")
+    if len(kvm):
+        features.append(kvm)
+    if cpu.pmu is not None:
+        add(features, "pmu", state="on" if cpu.pmu else "off")
     if tuning.vmcoreinfo:
         add(features, "vmcoreinfo", state="on")
     if instance.boot.secure_boot:
@@ -64,7 +76,7 @@ def build_clock(domain: etree._Element, instance: Instance, _platform: Platform)
     add(clock, "timer", name="rtc", tickpolicy="catchup")
     add(clock, "timer", name="pit", tickpolicy="delay")
     add(clock, "timer", name="hpet", present=False)
-    if tuning_of(instance).hyperv:
+    if instance.cpu.hyperv:
         add(clock, "timer", name="hypervclock", present=True)
 
 

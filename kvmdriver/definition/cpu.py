@@ -60,7 +60,7 @@ def build_cpu(domain: etree._Element, instance: Instance, _platform: Platform) -
         add(node, "cache", mode=cpu.cache.mode, level=cpu.cache.level)
     if cpu.address_bits is not None:
         bits = cpu.address_bits
-        add(node, "maxphysaddr", mode=bits.mode, bits=bits.bits, limit=bits.limit)
+        add(node, "maxphysaddr", mode=bits.mode, bits=bits.bits)
     for feature in cpu.features:
         add(node, "feature", policy=feature.policy, name=feature.name)
     if cells:

@@ -32,6 +32,7 @@ class OsDefaults:
     video: str = "vga"
     clock: str = "utc"
     rng: bool = True
+    windows: bool = False
     minimum_memory_mib: int | None = None
     recommended_memory_mib: int | None = None
     minimum_disk_mib: int | None = None
@@ -147,6 +148,7 @@ def _defaults(system: Any) -> OsDefaults:
         video=first(("virtio1.0-gpu", "virtio"), default="vga"),
         # Windows keeps the hardware clock in local time
         clock="localtime" if windows else "utc",
+        windows=windows,
         rng=bool(devices & {"virtio-rng", "virtio1.0-rng"}),
         minimum_memory_mib=minimum.get("memory"),
         recommended_memory_mib=recommended.get("memory") or minimum.get("memory"),

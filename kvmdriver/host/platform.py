@@ -72,6 +72,15 @@ def choose_machine(hypervisor: Hypervisor, wanted: str) -> str:
     return machines[wanted]
 
 
+# <maxphysaddr> came with libvirt 8.7.0 (https://libvirt.org/news.html)
+_ADDRESS_BITS = 8_007_000
+
+
+def has_address_bits(hypervisor: Hypervisor) -> bool:
+    """Whether guests here can be told how large physical addresses are."""
+    return hypervisor.version_numbers()[1] >= _ADDRESS_BITS
+
+
 def check_firmware(boot: Boot, capabilities: DomainCapabilities) -> None:
     """:raises kvmdriver.exception.Unsupported: the firmware that is asked for is not installed."""
     if boot.firmware == "uefi" and "efi" not in capabilities.firmwares:

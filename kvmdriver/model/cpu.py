@@ -67,14 +67,11 @@ class PhysicalAddressBits(Model):
 
     mode: Literal["passthrough", "emulate"] = "passthrough"
     bits: int | None = Field(None, ge=32, le=64)
-    limit: int | None = Field(None, ge=32, le=64)
 
     @model_validator(mode="after")
     def _bits_are_emulated(self) -> Self:
         if self.mode == "passthrough" and self.bits is not None:
-            raise ValueError("bits are for mode emulate; use limit with mode passthrough")
-        if self.mode == "emulate" and self.limit is not None:
-            raise ValueError("limit is for mode passthrough; use bits with mode emulate")
+            raise ValueError("bits are for mode emulate")
         return self
 
 
@@ -90,7 +87,9 @@ class Cpu(Model):
 
     ``mode`` None takes the configured default. ``models`` is for mode custom: the first one
     that this host can give is taken. ``nested`` asks for nested virtualization: without it the
-    guest gets none, unless the host's policy gives it to all.
+    guest gets none, unless the host's policy gives it to all. ``hyperv`` offers Windows what it
+    expects of Hyper-V (None: by the operating system), ``hide_hypervisor`` keeps KVM's name from
+    the guest, ``pmu`` gives or withholds performance counters (None: QEMU's default).
     """
 
     mode: CpuMode | None = None
@@ -100,6 +99,9 @@ class Cpu(Model):
     nested: bool = False
     address_bits: PhysicalAddressBits | None = None
     cache: CpuCache | None = None
+    hyperv: bool | None = None
+    hide_hypervisor: bool = False
+    pmu: bool | None = None
 
     @model_validator(mode="after")
     def _models_need_custom(self) -> Self:

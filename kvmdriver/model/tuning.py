@@ -77,9 +77,6 @@ class Tuning(Model):
     shared_memory: bool = False
     file_backed_memory: bool = False
     discard_memory: bool = False
-    hide_hypervisor: bool = False
-    pmu: bool | None = None
-    hyperv: bool = False
     vmcoreinfo: bool = False
     system: SystemInfo | None = None
     rng_limit: Rng | None = None

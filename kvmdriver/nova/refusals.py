@@ -18,8 +18,6 @@ _SPECS = (
     "hw:ephemeral_encryption_format",
     "hw:sound_model",
     "hw:redirected_usb_ports",
-    "hw:maxphysaddr_mode",
-    "hw:maxphysaddr_bits",
     "accel:device_profile",
 )
 _PREFIXES = ("resources:VGPU", "resources:MEM_ENCRYPTION_CONTEXT", "resources:CUSTOM_PMEM")
@@ -35,7 +33,6 @@ _PROPERTIES = (
     "hw_ephemeral_encryption_format",
     "hw_sound_model",
     "hw_redirected_usb_ports",
-    "hw_maxphysaddr_mode",
     "hw_firmware_stateless",
 )
 

@@ -3,6 +3,7 @@
 import os_traits
 
 from kvmdriver.host import cpu as host_cpu
+from kvmdriver.host import platform as host_platform
 from kvmdriver.nova import cpu_traits, nics
 from kvmdriver.nova.node import Node
 
@@ -21,6 +22,8 @@ def traits(node: Node, capabilities: dict[str, bool]) -> dict[str, bool]:
         **nics.traits_of_models(set(nics.MODELS)),
         "HW_CPU_HYPERTHREADING": node.hypervisor.host_capabilities().cpu.threads > 1,
         "HW_ARCH_X86_64": node.hypervisor.host_capabilities().architecture == "x86_64",
+        "COMPUTE_ADDRESS_SPACE_PASSTHROUGH": host_platform.has_address_bits(node.hypervisor),
+        "COMPUTE_ADDRESS_SPACE_EMULATED": host_platform.has_address_bits(node.hypervisor),
         "COMPUTE_NET_VIRTIO_PACKED": node.hypervisor.version_numbers()[1] >= 6003000,
     }
     for bus in _BUSES:

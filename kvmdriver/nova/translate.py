@@ -25,6 +25,7 @@ from kvmdriver.model import (
     Instance,
     Memory,
     Nic,
+    PhysicalAddressBits,
     Rng,
     SystemInfo,
     Vcpus,
@@ -65,11 +66,7 @@ def translate(
     host_platform.check_firmware(boot, capabilities)
     tuning = placement.tuning(node, instance, image_meta).changed(
         system=_system(node, instance),
-        hyperv=image_meta.properties.get("os_type") == "windows"
-        or image_meta.properties.get("img_hv_type") == "hyperv",
         vmcoreinfo=True,
-        hide_hypervisor=_hide_hypervisor(flavor, image_meta),
-        pmu=hardware.get_pmu_constraint(flavor, image_meta),
         rng_limit=_rng_limit(flavor),
         rng_device=node.conf.libvirt.rng_dev_path,
         video_ram_kib=_video_ram_kib(flavor, image_meta),
@@ -166,9 +163,29 @@ def _cpu(
         mode=mode,
         models=tuple(node.conf.kvm_cpu.models) if mode == "custom" else (),
         topology=topology,
+        hyperv=image_meta.properties.get("os_type") == "windows"
+        or image_meta.properties.get("img_hv_type") == "hyperv",
+        hide_hypervisor=_hide_hypervisor(instance.flavor, image_meta),
+        pmu=hardware.get_pmu_constraint(instance.flavor, image_meta),
+        address_bits=_address_bits(node, instance.flavor, image_meta),
     )
     chooser = host_cpu.chooser(node.conf, node.hypervisor, capabilities)
     return chooser.choose(cpu_traits.ask_for(cpu, chooser, instance.flavor, image_meta))
+
+
+def _address_bits(node: Node, flavor: Flavor, image_meta: ImageMeta) -> PhysicalAddressBits | None:
+    mode = hardware.get_maxphysaddr_mode(flavor, image_meta)
+    if mode is None:
+        return None
+    bits = specs_of(flavor).get("hw:maxphysaddr_bits")
+    if not host_platform.has_address_bits(node.hypervisor):
+        raise exception.Unsupported(
+            "this host's libvirt cannot set the size of physical addresses",
+            field="hw:maxphysaddr_mode",
+            value=mode,
+            remedy="upgrade libvirt to 8.7.0 or later",
+        )
+    return PhysicalAddressBits.parse({"mode": mode, "bits": bits}, prefix="hw:maxphysaddr_")
 
 
 def _system(node: Node, instance: NovaInstance) -> SystemInfo:

@@ -104,8 +104,21 @@ INSTANCES: dict[str, Instance] = {
         clock="localtime",
     ),
     "watchdog": instance(watchdog={"action": "poweroff"}),
+    "cpu_details": instance(
+        virt_type="kvm",
+        cpu={
+            "mode": "host-passthrough",
+            "features": [{"name": "vmx"}],
+            "nested": True,
+            "hyperv": True,
+            "address_bits": {"mode": "emulate", "bits": 40},
+            "cache": {"mode": "passthrough"},
+        },
+        tuning={"cpu": {"pins": [[4]]}},
+    ),
     "tuning": instance(
         vcpus={"current": 4},
+        cpu={"hyperv": True, "hide_hypervisor": True, "pmu": False},
         tuning={
             "cells": [
                 {"id": 0, "cpus": [0, 1], "memory_mib": 256, "host_node": 0, "page_kib": 2048},
@@ -121,9 +134,6 @@ INSTANCES: dict[str, Instance] = {
             },
             "memory": {"hard_limit_kib": 1048576},
             "shared_memory": True,
-            "hide_hypervisor": True,
-            "hyperv": True,
-            "pmu": False,
             "vmcoreinfo": True,
             "system": {
                 "manufacturer": "OpenStack Foundation",

@@ -114,6 +114,7 @@ class CheckTest(unittest.TestCase):
         error = exception.HypervisorUnavailable("libvirt does not answer")
         self.hypervisor.version_numbers.side_effect = error
         self.hypervisor.networks.side_effect = error
+        self.hypervisor.host_capabilities.side_effect = error
         lines = {line.name: line for line in check.run(self.conf, self.hypervisor, str(self.root))}
         self.assertEqual(len(check.CHECKS), len(lines))
         for name in ("libvirt", "QEMU", "network"):

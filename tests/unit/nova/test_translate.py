@@ -84,7 +84,7 @@ class TranslateTest(unittest.TestCase):
         self.assertFalse(model.rng)
         self.assertEqual("poweroff", model.watchdog.action)
         self.assertTrue(model.guest_agent)
-        self.assertTrue(model.tuning.hide_hypervisor)
+        self.assertTrue(model.cpu.hide_hypervisor)
         self.assertTrue(model.tuning.boot_menu)
         limited = self.model({"hw_rng:rate_bytes": "100", "hw_rng:rate_period": "10"})
         self.assertEqual(
@@ -119,6 +119,17 @@ class TranslateTest(unittest.TestCase):
         cpu = self.model(libvirt=libvirt).cpu
         self.assertEqual(("custom", ("EPYC",)), (cpu.mode, cpu.models))
         self.assertEqual({"svm": "require", "la57": "disable"}, _policies(cpu))
+
+    def test_size_of_addresses(self) -> None:
+        specs = {"hw:maxphysaddr_mode": "emulate", "hw:maxphysaddr_bits": "42"}
+        bits = self.model(specs).cpu.address_bits
+        self.assertEqual(("emulate", 42), (bits.mode, bits.bits))
+        for wrong in (
+            {"hw:maxphysaddr_mode": "passthrough", "hw:maxphysaddr_bits": "42"},
+            {"hw:maxphysaddr_mode": "emulate", "hw:maxphysaddr_bits": "9"},
+        ):
+            with self.subTest(wrong), self.assertRaises(exception.InvalidRequest):
+                self.model(wrong)
 
     def test_cpu_that_traits_ask_for(self) -> None:
         libvirt = {"cpu_mode": "custom", "cpu_models": ["Westmere", "EPYC"]}
