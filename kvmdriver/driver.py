@@ -23,6 +23,7 @@ from kvmdriver.model import (
     Diagnostics,
     Disk,
     DiskView,
+    GuestCpu,
     HostView,
     Instance,
     InstanceView,
@@ -284,9 +285,15 @@ class KVMDriver:
         """The best CPU that several have in common; all of them as XML."""
         return cpu.baseline(self._context, cpus, migratable=migratable)
 
-    def compare_cpu(self, definition: str) -> CpuComparison:
+    def compare_cpu(
+        self, definition: str, *, virt_type: str | None = None, machine: str | None = None
+    ) -> CpuComparison:
         """Whether guests with a CPU, given as XML, could run here."""
-        return cpu.compare(self._context, definition)
+        return cpu.compare(self._context, definition, virt_type=virt_type, machine=machine)
+
+    def get_guest_cpu(self, instance: str) -> GuestCpu:
+        """The CPU that a running instance has."""
+        return cpu.of_guest(self._context, instance)
 
     def check_host(self) -> list[CheckView]:
         """Everything that a host of virtual machines needs, with the command that mends it."""

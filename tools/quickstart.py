@@ -80,7 +80,7 @@ def uptime(compute: ComputeAPI) -> str:
         return received.rpartition(b"UPTIME=")[2].split()[0].decode()
 
 
-def main(guest: str) -> None:
+def main(guest: str, what: str) -> None:
     state = tempfile.mkdtemp(prefix="kd-", dir="/tmp")
     os.chmod(state, 0o755)
     conf = options.register_opts(cfg.ConfigOpts())
@@ -92,7 +92,7 @@ def main(guest: str) -> None:
     agent = LocalAgent(conf)
     compute = agent.client
     try:
-        show(compute, guest)
+        SHOWN[what](compute, guest)
     finally:
         try:
             say("removing the instance")
@@ -138,6 +138,36 @@ def show(compute: ComputeAPI, guest: str) -> None:
         print(f"    {row.name:12} {row.status:9} {row.memory_mib:10} {row.vcpus:5}  {row.uuid}")
 
 
+# what a guest does at its start to find out whether it can run guests itself
+TRY_KVM = """#!/bin/sh
+grep -ow -m1 -E 'svm|vmx' /proc/cpuinfo >/dev/console || echo "neither svm nor vmx" >/dev/console
+if load-kvm 2>/dev/null && [ -e /dev/kvm ]; then l2 >/dev/console; else echo "no /dev/kvm" >/dev/console; fi
+"""
+
+
+def show_nested(compute: ComputeAPI, guest: str) -> None:
+    """A guest that asks for nested virtualization runs a guest of its own; another does not."""
+    cpu = compute.get_cpu()
+    print(f"    policy {cpu.nested_policy}; the host's kind is {cpu.nested_flag}, which guests can "
+          f"{'' if cpu.nested_granted else 'not '}have")  # fmt: skip
+    for nested, until in ((True, "L2 runs"), (False, "no /dev/kvm")):
+        request = model.Instance(
+            name=NAME,
+            memory=model.Memory(current_mib=256),
+            cpu=model.Cpu(nested=nested),
+            disks=(model.Disk(image=model.FileImage(path=f"{guest}/guest.qcow2")),),
+            config_drive=model.ConfigDrive(user_data=TRY_KVM),
+            consoles=model.Consoles(graphics="none"),
+        )
+        say(f"RPC build_and_run_instance, nested={nested}; the guest loads KVM and runs a guest")
+        compute.build_and_run_instance(request)
+        follow_console(compute, until)
+        if nested:
+            compute.terminate_instance(NAME)
+
+
+SHOWN = {"job": show, "nested": show_nested}
+
 NEXT = """
 What to try next (as root, in this directory; --help tells more):
 
@@ -155,5 +185,5 @@ What to try next (as root, in this directory; --help tells more):
 """
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(sys.argv[1], sys.argv[2])
     print(NEXT.format(guest=sys.argv[1]))

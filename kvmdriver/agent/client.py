@@ -38,6 +38,7 @@ from kvmdriver.model import (
     Diagnostics,
     Disk,
     DiskView,
+    GuestCpu,
     HostView,
     Instance,
     InstanceView,
@@ -302,8 +303,42 @@ class ComputeAPI:
     ) -> str:
         return str(self._read("baseline_cpu", host, cpus=list(cpus), migratable=migratable))
 
-    def compare_cpu(self, cpu: str, *, host: str | None = None) -> CpuComparison:
-        return CpuComparison.model_validate(self._read("compare_cpu", host, cpu=cpu))
+    def compare_cpu(
+        self,
+        cpu: str,
+        *,
+        virt_type: str | None = None,
+        machine: str | None = None,
+        host: str | None = None,
+    ) -> CpuComparison:
+        return CpuComparison.model_validate(
+            self._read("compare_cpu", host, cpu=cpu, virt_type=virt_type, machine=machine)
+        )
+
+    def get_guest_cpu(self, instance: str, *, host: str | None = None) -> GuestCpu:
+        return GuestCpu.model_validate(self._read("get_guest_cpu", host, instance=instance))
+
+    def require_cpu_of(self, instance: str, destination: str, *, host: str | None = None) -> None:
+        """See to it that another host can give the CPU that a running instance has.
+
+        :raises kvmdriver.exception.CpuIncompatible: it cannot; guest, host and flags are named.
+        """
+        guest = self.get_guest_cpu(instance, host=host)
+        found = self.compare_cpu(
+            guest.definition,
+            virt_type=guest.virt_type,
+            machine=guest.machine,
+            host=destination,
+        )
+        if found.result == "incompatible":
+            raise exception.CpuIncompatible(
+                f"{guest.instance} cannot run on {found.host}, which cannot give its CPU: "
+                f"{', '.join(found.missing)}",
+                field="cpu.features",
+                value=", ".join(found.missing),
+                instance=guest.instance,
+                remedy="use a baseline CPU for all hosts: kvmdriver cpu baseline HOST...",
+            )
 
     def check_host(self, *, host: str | None = None) -> list[CheckView]:
         return [CheckView.model_validate(row) for row in self._read("check_host", host)]

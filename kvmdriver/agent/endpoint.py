@@ -321,7 +321,13 @@ class Endpoint:
 
     @reads(requests.CompareCpu)
     def compare_cpu(self, request: requests.CompareCpu) -> Any:
-        return self._driver.compare_cpu(request.cpu)
+        return self._driver.compare_cpu(
+            request.cpu, virt_type=request.virt_type, machine=request.machine
+        )
+
+    @reads(requests.InstanceRequest)
+    def get_guest_cpu(self, request: requests.InstanceRequest) -> Any:
+        return self._driver.get_guest_cpu(request.instance)
 
     @reads(requests.Empty)
     def check_host(self, request: requests.Empty) -> Any:

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints
 
 from kvmdriver.model import Disk, Instance, Nic
-from kvmdriver.model.base import Mac, Model, Name, Path, Uuid
+from kvmdriver.model.base import Identifier, Mac, Model, Name, Path, Uuid
 from kvmdriver.model.disk import DiskName
 
 # A name or a UUID; both fit the alphabet of names.
@@ -121,3 +121,5 @@ class BaselineCpu(Request):
 
 class CompareCpu(Request):
     cpu: CpuXml
+    virt_type: Literal["kvm", "qemu"] | None = None
+    machine: Identifier | None = None

@@ -111,6 +111,20 @@ class BaselineCpu(CpuCommand):
         )
 
 
+class CompareServer(Base):
+    """Tell whether a host can give the CPU that a running instance has, before it is moved."""
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        parser.add_argument("instance", metavar="NAME", help="name or UUID of the instance")
+        parser.add_argument("destination", metavar="HOST", help="host whose agent is asked")
+        return parser
+
+    def take_action(self, args: argparse.Namespace) -> None:
+        self.client.require_cpu_of(args.instance, args.destination)
+        self.say(f"{args.destination} can give the CPU of {args.instance}.")
+
+
 class CompareCpu(CpuCommand, ShowBase):
     """Tell whether guests with another host's CPU could run on this one."""
 

@@ -177,6 +177,15 @@ class CpuComparison(Model):
     missing: tuple[str, ...] = ()
 
 
+class GuestCpu(Model):
+    """The CPU of a running guest, as XML, with what kind of guest it is."""
+
+    instance: str
+    virt_type: str
+    machine: str
+    definition: str
+
+
 class CheckView(Model):
     """One line of the host check; ``remedy`` is a command where there is one."""
 

@@ -5,11 +5,16 @@ from collections.abc import Sequence
 from kvmdriver import exception
 from kvmdriver.host import cpu as host_cpu
 from kvmdriver.host import platform as host_platform
-from kvmdriver.hypervisor.capabilities import DomainCapabilities, parse_definition
+from kvmdriver.hypervisor import xml
+from kvmdriver.hypervisor.capabilities import (
+    DomainCapabilities,
+    cpu_definition,
+    parse_definition,
+)
 from kvmdriver.hypervisor.cpu import to_xml
 from kvmdriver.hypervisor.hypervisor import Hypervisor
-from kvmdriver.model import Cpu, CpuComparison, CpuDefinition, CpuModelView, CpuView
-from kvmdriver.operations.context import Context
+from kvmdriver.model import Cpu, CpuComparison, CpuDefinition, CpuModelView, CpuView, GuestCpu
+from kvmdriver.operations.context import Context, require_status
 
 
 def show(context: Context) -> CpuView:
@@ -79,10 +84,15 @@ def baseline(context: Context, cpus: Sequence[str], *, migratable: bool = True) 
     return to_xml(asked.baseline(definitions, migratable=migratable))
 
 
-def compare(context: Context, cpu: str) -> CpuComparison:
-    """Whether guests with a CPU could run here, and what is missing if not."""
+def compare(
+    context: Context, cpu: str, *, virt_type: str | None = None, machine: str | None = None
+) -> CpuComparison:
+    """Whether guests with a CPU could run here, and what is missing if not.
+
+    :param virt_type: of the guest, else as configured; the same for ``machine``.
+    """
     definition = parse(cpu, "cpu")
-    asked = context.hypervisor.cpu(_capabilities(context))
+    asked = context.hypervisor.cpu(_capabilities(context, virt_type, machine))
     missing = asked.missing(definition)
     if missing:
         return CpuComparison(host=context.host, result="incompatible", missing=missing)
@@ -99,10 +109,46 @@ def parse(cpu: str, field: str) -> CpuDefinition:
         raise
 
 
-def _capabilities(context: Context) -> DomainCapabilities:
+def of_guest(context: Context, name_or_uuid: str) -> GuestCpu:
+    """The CPU that a running guest has, as another host must be able to give it.
+
+    :raises kvmdriver.exception.InvalidState: it does not run, so that it has none yet.
+    :raises kvmdriver.exception.Unsupported: libvirt cannot spell it out.
+    """
+    domain, record = context.find(name_or_uuid)
+    require_status(domain, "reading its CPU", "running", "paused", remedies={})
+    root = domain.xml()
+    node = root.find("cpu")
+    virt_type, machine = root.get("type", ""), xml.attribute(root, "os/type", "machine")
+    if node is not None and node.findtext("model"):
+        definition = cpu_definition(node)
+    else:
+        # host-passthrough and maximum: all that this host gives
+        chooser = host_cpu.chooser(
+            context.conf,
+            context.hypervisor,
+            context.hypervisor.domain_capabilities(virt_type, machine),
+        )
+        found = chooser.definition(record.instance.cpu)
+        if found is None:
+            raise exception.Unsupported(
+                "libvirt cannot spell the guest's CPU out", instance=domain.name
+            )
+        definition = found
+    return GuestCpu(
+        instance=domain.name, virt_type=virt_type, machine=machine, definition=to_xml(definition)
+    )
+
+
+def _capabilities(
+    context: Context, virt_type: str | None = None, machine: str | None = None
+) -> DomainCapabilities:
     conf = context.conf
     return capabilities_of(
-        context.hypervisor, conf.kvm.virt_type, conf.kvm.machine_type, conf.kvm.fallback_to_qemu
+        context.hypervisor,
+        virt_type or conf.kvm.virt_type,
+        machine or conf.kvm.machine_type,
+        conf.kvm.fallback_to_qemu,
     )
 
 

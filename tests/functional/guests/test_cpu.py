@@ -92,6 +92,26 @@ class CpuTest(FunctionalTest):
         westmere = [m for m in self.api.get_cpu().models if m.name == "Skylake-Server"]
         self.assertIn("avx512f", westmere[0].missing)
 
+    def test_the_cpu_of_a_guest_before_it_moves(self) -> None:
+        here = self.agent._server.driver._context.host
+        for cpu in ({"mode": "host-model"}, {"mode": "maximum"}, {"mode": "none"}):
+            with self.subTest(**cpu):
+                view = self.create(cpu=cpu, nics=[], config_drive=None)
+                self.api.require_cpu_of(view.name, here)
+                self.api.terminate_instance(view.uuid)
+        view = self.create(nics=[], config_drive=None)
+        # another host that cannot give it what it has
+        original = self.api.compare_cpu
+        more = "<feature policy='require' name='avx512f'/></cpu>"
+        self.api.compare_cpu = lambda cpu, **kind: original(  # type: ignore[method-assign]
+            cpu.replace("</cpu>", more), **kind
+        )
+        error = self.refused(exception.CpuIncompatible, self.api.require_cpu_of, view.name, here)
+        self.assertEqual((view.name, "avx512f"), (error.instance, error.value))
+        self.assertIn(here, error.message)
+        self.api.stop_instance(view.name, timeout=0)
+        self.refused(exception.InvalidState, self.api.require_cpu_of, view.name, here)
+
     def test_one_cpu_for_three_hosts(self) -> None:
         own = self.api.get_cpu().definition or ""
         hosts = [own, ROME, OPTERON]
