@@ -1,11 +1,67 @@
 """PCI functions of the host, as the kernel shows them below /sys/bus/pci (sysfs-bus-pci(5))."""
 
+import dataclasses
 import os
+from typing import Literal
 
 from kvmdriver import exception
 
 _PCI = "/sys/bus/pci/devices"
 _VDPA = "/dev"
+
+
+@dataclasses.dataclass(frozen=True)
+class PciDevice:
+    """A PCI function: an ordinary one, or one side of SR-IOV.
+
+    ``vendor`` and ``product`` are four hexadecimal digits; ``parent`` is the address of a virtual
+    function's physical function, ``parent_interface`` that one's network interface.
+    """
+
+    address: str
+    vendor: str
+    product: str
+    kind: Literal["standard", "physical", "virtual", "vdpa"]
+    numa_node: int | None = None
+    parent: str | None = None
+    parent_interface: str | None = None
+
+
+def devices() -> list[PciDevice]:
+    """All PCI functions of the host, by address."""
+    return [_device(address) for address in sorted(_listdir(_PCI))]
+
+
+def _device(address: str) -> PciDevice:
+    root = os.path.join(_PCI, address)
+    node = _read(root, "numa_node")
+    kind: Literal["standard", "physical", "virtual", "vdpa"] = "standard"
+    parent = parent_interface = None
+    if os.path.exists(os.path.join(root, "physfn")):
+        kind = "vdpa" if any(n.startswith("vdpa") for n in _listdir(root)) else "virtual"
+        parent = os.path.basename(os.path.realpath(os.path.join(root, "physfn")))
+        names = sorted(_listdir(os.path.join(_PCI, parent, "net")))
+        parent_interface = names[0] if names else None
+    elif _read(root, "sriov_totalvfs") not in ("", "0"):
+        kind = "physical"
+    return PciDevice(
+        address=address,
+        vendor=_read(root, "vendor").removeprefix("0x"),
+        product=_read(root, "device").removeprefix("0x"),
+        kind=kind,
+        # the kernel says -1 where the firmware does not tell
+        numa_node=int(node) if node.isdigit() else None,
+        parent=parent,
+        parent_interface=parent_interface,
+    )
+
+
+def _read(directory: str, name: str) -> str:
+    try:
+        with open(os.path.join(directory, name)) as file:
+            return file.read().strip()
+    except OSError:
+        return ""
 
 
 def interface_of(pci_address: str) -> str:

@@ -20,7 +20,7 @@ from nova.virt import node as nova_node
 from kvmdriver.host.memory import total_and_available_mib
 from kvmdriver.hypervisor.capabilities import HostNumaNode
 from kvmdriver.model.base import is_uuid
-from kvmdriver.nova import disks, traits
+from kvmdriver.nova import disks, pci_devices, traits
 from kvmdriver.nova.node import Node
 
 _GIB = 1024**3
@@ -53,7 +53,7 @@ def available(node: Node) -> dict[str, Any]:
         "uuid": nova_node.get_local_node_uuid(),
         "cpu_info": json.dumps(cpu_info(node)),
         "disk_available_least": int(free_gb - over_committed(node) / _GIB),
-        "pci_passthrough_devices": json.dumps([]),
+        "pci_passthrough_devices": json.dumps(pci_devices.inventory(node.conf)),
         "numa_topology": topology._to_json() if topology else None,
         "stats": {"uptime": uptime()},
     }

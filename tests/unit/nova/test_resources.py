@@ -9,11 +9,14 @@ import tempfile
 import time
 import unittest
 from types import SimpleNamespace
+from unittest import mock
 
 from nova import exception as nova_exception
+from nova import objects as nova_objects
 
 from kvmdriver import exception
-from kvmdriver.nova import cpu_traits, errors, image_cache, images, resources, traits
+from kvmdriver.host import pci
+from kvmdriver.nova import cpu_traits, errors, image_cache, images, pci_devices, resources, traits
 from kvmdriver.storage.store import InstanceStore
 from tests.unit.nova import objects as made
 
@@ -53,6 +56,21 @@ class HostTest(unittest.TestCase):
         path = self.disk()
         left = (64 << 20) - os.stat(path).st_blocks * 512
         self.assertEqual(left, resources.over_committed(self.node))
+
+    def test_pci_devices(self) -> None:
+        device = pci.PciDevice("0000:81:02.1", "8086", "154c", "virtual", 1, "0000:81:00.0", "e1")
+        with mock.patch.object(pci, "devices", return_value=[device]):
+            self.assertEqual([], pci_devices.inventory(self.node.conf))
+            self.node.conf.set_override("device_spec", ['{"vendor_id": "8086"}'], group="pci")
+            self.addCleanup(self.node.conf.clear_override, "device_spec", group="pci")
+            found = pci_devices.inventory(self.node.conf)
+        # as nova's own tracker reads it
+        made_of = nova_objects.PciDevice.create(None, found[0])
+        self.assertEqual(
+            ("0000:81:02.1", "type-VF", "0000:81:00.0", 1),
+            (made_of.address, made_of.dev_type, made_of.parent_addr, made_of.numa_node),
+        )
+        self.assertEqual("pci_0000_81_02_1", found[0]["dev_id"])
 
     def test_uptime_is_as_nova_reads_it(self) -> None:
         # nova.api.openstack.compute.hypervisors takes it apart with this
