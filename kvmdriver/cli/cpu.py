@@ -81,10 +81,10 @@ class BaselineCpu(CpuCommand):
         parser = super().get_parser(prog_name)
         parser.add_argument("sources", nargs="+", metavar="HOST", help=_SOURCES)
         parser.add_argument(
-            "--no-migratable",
-            dest="migratable",
-            action="store_false",
-            help="with flags that keep guests from migrating, such as invtsc",
+            "--migratable",
+            action=argparse.BooleanOptionalAction,
+            default=True,
+            help="without flags that keep guests from migrating, such as invtsc (default: yes)",
         )
         parser.add_argument("--output", metavar="FILE", help="write it there, for baseline_file")
         return parser
