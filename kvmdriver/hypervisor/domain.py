@@ -241,6 +241,10 @@ class Domain:
     def end_block_job(self, disk: str) -> None:
         self._call(self._raw.blockJobAbort, disk, 0)
 
+    def pivot(self, disk: str) -> None:
+        """End a copy that is complete; the guest goes on with the copy."""
+        self._call(self._raw.blockJobAbort, disk, libvirt.VIR_DOMAIN_BLOCK_JOB_ABORT_PIVOT)
+
     # Streams
 
     def screenshot(self) -> bytes:

@@ -1,5 +1,6 @@
 """Attaching and detaching volumes and interfaces."""
 
+import os
 from typing import Any
 
 from nova import exception as nova_exception
@@ -10,11 +11,13 @@ from oslo_log import log as logging
 from kvmdriver import exception
 from kvmdriver.definition.disks import disk_element, free_name
 from kvmdriver.definition.nics import nic_element
+from kvmdriver.hypervisor import xml
 from kvmdriver.hypervisor.domain import Domain
 from kvmdriver.nova import block_devices, nics, vifs, volumes
 from kvmdriver.nova.block_devices import Slot
 from kvmdriver.nova.node import Node
 from kvmdriver.operations import attach as operations
+from kvmdriver.operations.snapshot import mirrored
 from kvmdriver.operations.undo import undo_on_failure
 
 LOG = logging.getLogger(__name__)
@@ -114,6 +117,65 @@ def extend_volume(
     raise nova_exception.ExtendVolumeNotSupported(
         f"the guest has no disk with the serial number {serial}"
     )
+
+
+def swap_volume(
+    node: Node,
+    old_connection_info: dict[str, Any],
+    new_connection_info: dict[str, Any],
+    instance: NovaInstance,
+    mountpoint: str,
+    resize_to: int,
+) -> None:
+    """Copy a volume to another while the guest runs, and have the guest go on with that one.
+
+    :param resize_to: GiB of the new volume where it is larger, else 0.
+    :raises kvmdriver.exception.InvalidState: the guest does not run.
+    :raises kvmdriver.exception.StorageError: the copy failed; the guest keeps the old volume.
+    """
+    name = block_devices.bare(mountpoint) or ""
+    domain = node.domain(instance)
+    if not domain.is_active():
+        raise exception.InvalidState(
+            "a volume is copied by the running guest's QEMU",
+            field="status",
+            value=domain.status(),
+            instance=instance.uuid,
+            remedy="start the server first",
+        )
+    with undo_on_failure() as undo:
+        volumes.connect(node, new_connection_info)
+        undo.add(_disconnect, node, new_connection_info)
+        before = next(
+            (
+                disk
+                for disk in domain.xml(inactive=True).iterfind("devices/disk")
+                if xml.attribute(disk, "target", "dev") == name
+            ),
+            None,
+        )
+        if before is None:
+            raise nova_exception.DiskNotFound(location=mountpoint)
+        slot = Slot(
+            name=name,
+            bus=xml.attribute(before, "target", "bus"),
+            device=before.get("device", "disk"),
+            volume={"connection_info": new_connection_info},
+        )
+        disk = volumes.to_model(node, slot)
+        after = disk_element(disk)
+        if resize_to and disk.volume and disk.volume.type == "file":
+            # QEMU copies onto a file of the same size only; it grows again afterwards
+            os.truncate(disk.volume.path or "", domain.block_info(name)[0])
+        # outside of the lock: it takes as long as the volume is large
+        with mirrored(node.hypervisor, domain, name, after, "copy volume"):
+            domain.pivot(name)
+    with node.locks.hold(instance.uuid):
+        domain.detach(before, live=False, config=True)
+        domain.attach(after, live=False, config=True)
+        if resize_to:
+            domain.resize_block(name, resize_to * 1024**3)
+    volumes.disconnect(node, old_connection_info)
 
 
 def attach_interface(node: Node, instance: NovaInstance, image_meta: Any, vif: Any) -> None:

@@ -404,6 +404,19 @@ class NovaDriver(nova_driver.ComputeDriver):
     ) -> None:
         attach.detach_volume(self.node, connection_info, instance, mountpoint)
 
+    def swap_volume(
+        self,
+        context: Any,
+        old_connection_info: Any,
+        new_connection_info: Any,
+        instance: Any,
+        mountpoint: str,
+        resize_to: int,
+    ) -> None:
+        attach.swap_volume(
+            self.node, old_connection_info, new_connection_info, instance, mountpoint, resize_to
+        )
+
     def extend_volume(
         self, context: Any, connection_info: Any, instance: Any, requested_size: int
     ) -> None:

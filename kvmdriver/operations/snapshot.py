@@ -5,6 +5,8 @@ import os
 import time
 from collections.abc import Iterator
 
+from lxml import etree
+
 from kvmdriver import exception
 from kvmdriver.definition.disks import copy_target
 from kvmdriver.hypervisor.domain import Domain
@@ -121,19 +123,44 @@ def copy_running(
     size = domain.block_info(disk)[0]
     # Made by us and then filled by QEMU: so the file is ours again when libvirt gives it back.
     qemu_img.create(part, image_format, size_mib=-(-size // 1048576))
+    target = copy_target(part, image_format)
+    with (
+        mirrored(hypervisor, domain, disk, target, "write snapshot", progress),
+        _frozen(domain, must_freeze),
+    ):
+        domain.end_block_job(disk)
+
+
+@contextlib.contextmanager
+def mirrored(
+    hypervisor: Hypervisor,
+    domain: Domain,
+    disk: str,
+    target: etree._Element,
+    stage: str,
+    progress: Progress = ignore,
+) -> Iterator[None]:
+    """In the body, everything that a running guest writes to a disk also goes to ``target``.
+
+    The body ends the copy or pivots to it. When the body fails, or the copy before it, the guest
+    goes on with the disk that it had.
+
+    :raises kvmdriver.exception.StorageError: the copy failed.
+    """
     with hypervisor.events.expect(domain.uuid, "block-job", detail=(disk,)) as ready:
-        domain.copy_disk(disk, copy_target(part, image_format))
+        domain.copy_disk(disk, target)
         try:
-            _wait_until_ready(domain, disk, ready, progress)
-            with _frozen(domain, must_freeze):
-                domain.end_block_job(disk)
+            _wait_until_ready(domain, disk, ready, stage, progress)
+            yield
         except BaseException:
             with contextlib.suppress(exception.KVMDriverError):
                 domain.end_block_job(disk)
             raise
 
 
-def _wait_until_ready(domain: Domain, disk: str, ready: Expectation, progress: Progress) -> None:
+def _wait_until_ready(
+    domain: Domain, disk: str, ready: Expectation, stage: str, progress: Progress
+) -> None:
     while (event := ready.wait(_LOOK_SECONDS)) is None:
         job = domain.block_job(disk)
         if job is None:
@@ -141,13 +168,13 @@ def _wait_until_ready(domain: Domain, disk: str, ready: Expectation, progress: P
             time.sleep(_LOOK_SECONDS)
             event = ready.wait(_LOOK_SECONDS)
             break
-        progress("write snapshot", job[0], job[1] or None)
+        progress(stage, job[0], job[1] or None)
     outcome = event.detail[1] if event else "vanished"
     if outcome != "ready":
         raise exception.StorageError(
             f"the copy of disk {disk} {outcome}",
             instance=domain.name,
-            remedy="check the space where the snapshot goes; the QEMU log says more",
+            remedy="check the space where the copy goes; the QEMU log says more",
         )
 
 

@@ -26,7 +26,6 @@ NOT_IMPLEMENTED = {
     # these come with live migration
     "live_migration_force_complete",
     "live_migration_abort",
-    "swap_volume",
 }
 
 
@@ -120,7 +119,7 @@ class ContractTest(RealHost, cases._VirtDriverTestCase, test.TestCase):
         """Volumes of nova's kind "fake" become files of 1 MiB."""
 
         def connect(_node: Any, connection_info: dict[str, Any]) -> None:
-            path = os.path.join(self.root, "volume")
+            path = os.path.join(self.root, f"volume-{id(connection_info)}")
             with open(path, "wb") as file:
                 file.truncate(1 << 20)
             connection_info["data"]["device_path"] = path

@@ -6,6 +6,8 @@ import socket
 import subprocess
 from typing import Any
 
+from nova import exception as nova_exception
+
 from tests import namespace
 from tests.contract.booted import GUEST, BootedGuest
 
@@ -40,6 +42,30 @@ class VolumesTest(BootedGuest):
         self.driver.detach_volume(self.context, volume, self.instance, "/dev/vdb")
         self.assertNotIn("vdb", self.sizes())
         self.driver.detach_volume(self.context, volume, self.instance, "/dev/vdb")
+
+    def test_swap(self) -> None:
+        self.spawn()
+        old, new = self.file_volume("old"), self.file_volume("new", 1024)
+        with open(old["data"]["device_path"], "r+b") as file:
+            file.write(b"what was there" * 1000)
+        self.driver.attach_volume(self.context, old, self.instance, "/dev/vdb", "virtio")
+        self.driver.swap_volume(self.context, old, new, self.instance, "/dev/vdb", 1)
+        domain = self.driver.node.domain(self.instance)
+        for inactive in (False, True):
+            (disk,) = domain.xml(inactive=inactive).xpath("devices/disk[target[@dev='vdb']]")
+            self.assertEqual(new["data"]["device_path"], disk.find("source").get("file"))
+        with open(new["data"]["device_path"], "rb") as file:
+            self.assertTrue(file.read(100).startswith(b"what was there"))
+        # a copy that cannot be made leaves the guest as it was
+        missing = self.file_volume("missing")
+        os.unlink(missing["data"]["device_path"])
+        with self.assertRaises(Exception):  # noqa: B017 whatever libvirt says
+            self.driver.swap_volume(self.context, new, missing, self.instance, "/dev/vdb", 0)
+        self.assertEqual(1024, self.sizes()["vdb"])
+        self.driver.detach_volume(self.context, new, self.instance, "/dev/vdb")
+        self.driver.power_off(self.instance)
+        with self.assertRaises(nova_exception.NovaException):
+            self.driver.swap_volume(self.context, new, old, self.instance, "/dev/vdb", 0)
 
     def test_attached_while_off(self) -> None:
         self.spawn()
