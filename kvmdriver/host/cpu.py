@@ -176,17 +176,17 @@ class CpuChooser:
         :raises kvmdriver.exception.Unsupported: mode, model, a flag or nested virtualization
             cannot be had; nothing has been made yet.
         """
-        mode = cpu.mode or self._settings.mode
-        features = {f.name: f for f in self._settings.features} if mode != "none" else {}
-        model: str | None = None
-        if mode == "baseline":
+        wanted = cpu.mode or self._settings.mode
+        mode, model = wanted, None
+        features = {f.name: f for f in self._settings.features} if wanted != "none" else {}
+        if wanted == "baseline":
             mode, model, features = self._baseline(features)
-        elif mode == "custom":
-            model = self._first_usable(cpu.models or self._settings.models)
         self._check_mode(mode)
         features |= self._nesting(cpu, features, mode)
         features |= {f.name: f for f in cpu.features}
-        if mode == "custom" and model is not None and (cpu.mode or self._settings.mode) == mode:
+        if wanted == "custom":
+            off = {name for name, feature in features.items() if feature.policy == "disable"}
+            model = self._first_usable(cpu.models or self._settings.models, off)
             features = self._with_security(model, features)
         chosen = cpu.changed(
             mode=mode,
@@ -261,10 +261,14 @@ class CpuChooser:
                 remedy=f"possible here: {possible}",
             )
 
-    def _first_usable(self, models: tuple[str, ...]) -> str:
+    def _first_usable(self, models: tuple[str, ...], off: set[str]) -> str:
+        """The first model that can be had without the flags that are switched ``off`` anyway.
+
+        EPYC has svm by its definition, and is as good as any where nobody may have svm.
+        """
         known = self._capabilities.cpu_models
         for model in models:
-            if known.get(model):
+            if known.get(model) or (model in known and set(self.why_unusable(model)) <= off):
                 return model
         usable = ", ".join(sorted(model for model, can in known.items() if can))
         if not models:

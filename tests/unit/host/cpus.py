@@ -23,8 +23,15 @@ MODES = ("host-model", "host-passthrough", "maximum", "custom")
 class WrittenDown:
     """In place of ``HypervisorCpu``: the same answers from the table above."""
 
-    def __init__(self, model: str, extra: set[str], virt_type: str = "kvm", modes: Any = MODES):
-        self._granted = MODELS[model][1] | extra if extra is not None else MODELS[model][1]
+    def __init__(
+        self,
+        model: str,
+        extra: set[str],
+        virt_type: str = "kvm",
+        modes: Any = MODES,
+        without: frozenset[str] = frozenset(),
+    ):
+        self._granted = (MODELS[model][1] | extra) - without
         self.capabilities = DomainCapabilities(
             emulator="/usr/bin/qemu-system-x86_64",
             machine="pc-q35-7.2",
@@ -39,7 +46,10 @@ class WrittenDown:
             rng=True,
             host_model=CpuDefinition(
                 model=model,
-                features=tuple(CpuFeature(name=name) for name in sorted(extra)),
+                features=(
+                    *(CpuFeature(name=name) for name in sorted(extra)),
+                    *(CpuFeature(name=name, policy="disable") for name in sorted(without)),
+                ),
             ),
         )
         # KVM's default CPU is qemu64 without svm
@@ -64,6 +74,7 @@ HOSTS: dict[str, tuple[str, WrittenDown]] = {
     "Intel, nested": ("Intel", WrittenDown("Skylake-Client", {"vmx", "spec-ctrl", "ssbd"})),
     "Intel": ("Intel", WrittenDown("Skylake-Client", {"spec-ctrl", "ssbd"})),
     "AMD, nested": ("AMD", WrittenDown("EPYC", {"npt", "ibpb"})),
+    "AMD": ("AMD", WrittenDown("EPYC", {"ibpb"}, without=frozenset({"svm"}))),
     "emulation": (
         "Intel",
         WrittenDown("EPYC", {"npt"}, "qemu", ("host-model", "maximum", "custom")),

@@ -33,6 +33,12 @@ class ChooseTest(unittest.TestCase):
         self.assertIn("Pentium-9 is unknown", error.message)
         self.assertIn("Westmere", error.remedy or "")
 
+    def test_a_model_without_what_nobody_may_have(self) -> None:
+        # KVM does not nest there: EPYC's own svm cannot be had, and would be hidden anyway
+        chosen = chooser("AMD").choose(Cpu(mode="custom", models=("EPYC", "Westmere")))
+        self.assertEqual(("EPYC",), chosen.models)
+        self.assertEqual("disable", policies(chosen)["svm"])
+
     def test_impossible_mode(self) -> None:
         error = self.refused("emulation", Cpu(mode="host-passthrough"))
         self.assertEqual(("cpu.mode", "host-passthrough"), (error.field, error.value))
