@@ -285,7 +285,10 @@ def space(host: Host) -> Result:
     if not os.access(existing, os.W_OK):
         return fail(f"{existing} cannot be written", f"chown it to the user of the agent: {path}")
     if free < _LOW_SPACE_GIB:
-        return warn(f"{free} GiB free below {path}", "make room, or move [kvm_storage] path")
+        return warn(
+            f"{free} GiB free below {path}",
+            "make room, or set [kvm_storage] instances_path to a larger file system",
+        )
     how = (
         "copies of images are instant" if _reflinks(existing) else "no reflinks: copies take time"
     )
@@ -319,10 +322,9 @@ def tls(host: Host) -> Result:
 
 
 def tools(_host: Host) -> Result:
-    missing = [name for name in ("qemu-img", "genisoimage") if shutil.which(name) is None]
-    if missing:
-        return fail(f"missing: {', '.join(missing)}", "install qemu-utils and genisoimage")
-    return ok("qemu-img, genisoimage")
+    if shutil.which("qemu-img") is None:
+        return fail("qemu-img is missing", "apt-get install qemu-utils (dnf install qemu-img)")
+    return ok("qemu-img")
 
 
 def systems(_host: Host) -> Result:
@@ -340,6 +342,8 @@ def nova(_host: Host) -> Result:
             "install kvmdriver into nova's own environment, not editable, or link the file "
             "nova/virt/kvmdriver.py into nova's source tree",
         )
+    if shutil.which("genisoimage") is None:
+        return warn("nova makes config drives with genisoimage", "apt-get install genisoimage")
     return ok("nova-compute can import nova.virt.kvmdriver")
 
 
