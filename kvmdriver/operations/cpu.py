@@ -148,7 +148,8 @@ def _capabilities(
         context.hypervisor,
         virt_type or conf.kvm.virt_type,
         machine or conf.kvm.machine_type,
-        conf.kvm.fallback_to_qemu,
+        # a guest that needs KVM is not helped by emulation
+        conf.kvm.fallback_to_qemu and virt_type is None,
     )
 
 
