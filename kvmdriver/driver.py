@@ -11,6 +11,7 @@ from oslo_config import cfg
 from kvmdriver import exception
 from kvmdriver.host import check
 from kvmdriver.host import cpu as host_cpu
+from kvmdriver.host import platform as host_platform
 from kvmdriver.host.osinfo import OsDatabase
 from kvmdriver.hypervisor.connection import Connection
 from kvmdriver.hypervisor.cpu import to_xml
@@ -316,8 +317,11 @@ def cpu_of_uri(conf: cfg.ConfigOpts, uri: str) -> str:
     """What mode host-model gives at a libvirt URI, as XML."""
     hypervisor = _hypervisor_at(conf, uri)
     try:
-        found = cpu.capabilities_of(
-            hypervisor, conf.kvm.virt_type, conf.kvm.machine_type, conf.kvm.fallback_to_qemu
+        found = host_platform.guest_capabilities(
+            hypervisor,
+            conf.kvm.virt_type,
+            conf.kvm.machine_type,
+            fallback=conf.kvm.fallback_to_qemu,
         ).host_model
     finally:
         hypervisor.close()

@@ -47,16 +47,10 @@ class ShowCpu(ShowBase):
         view = self.client.get_cpu()
         unusable = tuple(model.name for model in view.models if not model.usable)
         usable = tuple(model.name for model in view.models if model.usable)
-        names, values = rows_of(
-            view.changed(definition=None), models=Texts(usable), unusable_models=Texts(unusable)
-        )
-        rows = [
-            (name, value)
-            for name, value in zip(names, values, strict=True)
-            if name != "definition"
-        ]
-        rows.append(("unusable_models", Texts(unusable)))
-        return tuple(name for name, _ in rows), tuple(value for _, value in rows)
+        rows = dict(zip(*rows_of(view, models=Texts(usable)), strict=True))
+        del rows["definition"]  # pages of XML, for cpu baseline to read
+        rows["unusable_models"] = Texts(unusable)
+        return tuple(rows), tuple(rows.values())
 
 
 class ListCpuModels(ListBase):

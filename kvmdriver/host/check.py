@@ -120,11 +120,7 @@ def groups(_host: Host) -> Result:
 
 
 def libvirt_version(host: Host) -> Result:
-    began = time.monotonic()
-    _qemu, number = host.hypervisor.version_numbers()
-    took = (time.monotonic() - began) * 1000
-    result = _version("libvirt", number, MINIMUM_LIBVIRT, NEXT_LIBVIRT)
-    return (result[0], f"{result[1]}, answered in {took:.0f} ms", result[2])
+    return _version("libvirt", host.hypervisor.version_numbers()[1], MINIMUM_LIBVIRT, NEXT_LIBVIRT)
 
 
 def require_versions(conf: cfg.ConfigOpts, hypervisor: Hypervisor) -> None:
@@ -181,14 +177,15 @@ def virtualization(host: Host) -> Result:
 
 def cpu_settings(host: Host) -> Result:
     conf, hypervisor = host.conf, host.hypervisor
-    kind = platform.choose_virt_type(
-        hypervisor, conf.kvm.virt_type, fallback=conf.kvm.fallback_to_qemu
+    capabilities = platform.guest_capabilities(
+        hypervisor,
+        conf.kvm.virt_type,
+        conf.kvm.machine_type,
+        fallback=conf.kvm.fallback_to_qemu,
     )
-    machine = platform.choose_machine(hypervisor, conf.kvm.machine_type)
-    capabilities = hypervisor.domain_capabilities(kind, machine)
+    kind, mode = capabilities.virt_type, conf.kvm_cpu.mode
     chooser = host_cpu.chooser(conf, hypervisor, capabilities)
-    mode = conf.kvm_cpu.mode
-    if kind != conf.kvm.virt_type and mode not in capabilities.cpu_modes:
+    if kind != conf.kvm.virt_type and not host_cpu.is_possible(mode, capabilities):
         return warn(f"mode {mode} is not possible with {kind}", "set [kvm_cpu] mode")
     chosen = chooser.check_settings()
     missing = chooser.missing_security() if kind == "kvm" else ()

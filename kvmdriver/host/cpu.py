@@ -108,6 +108,11 @@ def chooser(
     return CpuChooser(settings_of(conf), hypervisor.cpu(capabilities), vendor)
 
 
+def is_possible(mode: str, capabilities: DomainCapabilities) -> bool:
+    """Whether a configured mode is one for this kind of guest, apart from its model and flags."""
+    return mode in ("custom", "baseline", "none") or mode in capabilities.cpu_modes
+
+
 def nested_flag(virt_type: str, vendor: str | None) -> str | None:
     """The flag of nested virtualization on this kind of host, None where there is none.
 
@@ -311,15 +316,15 @@ class CpuChooser:
             given = given or self.can_nest()
         if not given and mode == "none" and self._capabilities.virt_type != "qemu":
             return {}  # KVM's default CPU has it switched off, and needs no name then
-        hidden = {flag: CpuFeature(name=flag, policy="require" if given else "disable")}
+        decided = {flag: CpuFeature(name=flag, policy="require" if given else "disable")}
         if mode == "none" and flag != "svm":
             # qemu64 has svm by its definition; KVM's own default leaves it out, and so do we
-            hidden["svm"] = CpuFeature(name="svm", policy="disable")
+            decided["svm"] = CpuFeature(name="svm", policy="disable")
         if not given and mode == "maximum" and self._capabilities.virt_type == "qemu":
             # QEMU's "max" shows CPUID leaf 0x80000008 with svm only, and Linux takes the size of
             # addresses from there: with five-level paging and no leaf, programs crash.
-            hidden["la57"] = CpuFeature(name="la57", policy="disable")
-        return hidden
+            decided["la57"] = CpuFeature(name="la57", policy="disable")
+        return decided
 
     def _check_nesting(self, own: set[str]) -> None:
         if self._settings.nested == "off":

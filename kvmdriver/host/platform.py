@@ -72,6 +72,19 @@ def choose_machine(hypervisor: Hypervisor, wanted: str) -> str:
     return machines[wanted]
 
 
+def guest_capabilities(
+    hypervisor: Hypervisor, virt_type: str, machine: str, *, fallback: bool
+) -> DomainCapabilities:
+    """What guests of a kind can have on a host.
+
+    :raises kvmdriver.exception.Unsupported: the virtualization or machine type cannot be had.
+    """
+    return hypervisor.domain_capabilities(
+        choose_virt_type(hypervisor, virt_type, fallback=fallback),
+        choose_machine(hypervisor, machine),
+    )
+
+
 # <maxphysaddr> came with libvirt 8.7.0 (https://libvirt.org/news.html)
 _ADDRESS_BITS = 8_007_000
 

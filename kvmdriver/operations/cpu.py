@@ -12,7 +12,6 @@ from kvmdriver.hypervisor.capabilities import (
     parse_definition,
 )
 from kvmdriver.hypervisor.cpu import to_xml
-from kvmdriver.hypervisor.hypervisor import Hypervisor
 from kvmdriver.model import Cpu, CpuComparison, CpuDefinition, CpuModelView, CpuView, GuestCpu
 from kvmdriver.operations.context import Context, require_status
 
@@ -64,7 +63,7 @@ def check_settings(context: Context) -> None:
     capabilities = _capabilities(context)
     mode = context.conf.kvm_cpu.mode
     fallen_back = capabilities.virt_type != context.conf.kvm.virt_type
-    if fallen_back and mode not in ("custom", "baseline", *capabilities.cpu_modes):
+    if fallen_back and not host_cpu.is_possible(mode, capabilities):
         return  # such guests get another mode
     host_cpu.chooser(context.conf, context.hypervisor, capabilities).check_settings()
 
@@ -144,20 +143,10 @@ def _capabilities(
     context: Context, virt_type: str | None = None, machine: str | None = None
 ) -> DomainCapabilities:
     conf = context.conf
-    return capabilities_of(
+    return host_platform.guest_capabilities(
         context.hypervisor,
         virt_type or conf.kvm.virt_type,
         machine or conf.kvm.machine_type,
         # a guest that needs KVM is not helped by emulation
-        conf.kvm.fallback_to_qemu and virt_type is None,
-    )
-
-
-def capabilities_of(
-    hypervisor: Hypervisor, virt_type: str, machine: str, fallback: bool
-) -> DomainCapabilities:
-    """What guests of the configured kind can have on a host."""
-    return hypervisor.domain_capabilities(
-        host_platform.choose_virt_type(hypervisor, virt_type, fallback=fallback),
-        host_platform.choose_machine(hypervisor, machine),
+        fallback=conf.kvm.fallback_to_qemu and virt_type is None,
     )

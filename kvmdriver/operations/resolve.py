@@ -186,7 +186,7 @@ def _choose_cpu(context: Context, cpu: Cpu, capabilities: DomainCapabilities) ->
             )
         return chooser.choose(cpu)
     mode = context.conf.kvm_cpu.mode
-    if mode not in ("custom", "baseline", "none") and mode not in capabilities.cpu_modes:
+    if not host_cpu.is_possible(mode, capabilities):
         # The default need not be possible with every virtualization type; what is asked for must.
         mode = "maximum" if "maximum" in capabilities.cpu_modes else "none"
     if mode == "none" and cpu.features:
