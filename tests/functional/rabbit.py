@@ -2,11 +2,10 @@
 
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 
-from tests import namespace
+from tests import broker, namespace
 
 
 class Rabbit:
@@ -20,20 +19,14 @@ class Rabbit:
         self._process: subprocess.Popen[bytes] | None = None
         self._environment = {
             **os.environ,
-            "HOME": self.directory,
-            "RABBITMQ_NODENAME": f"kvmdriver{port}@localhost",
-            "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
-            "RABBITMQ_NODE_PORT": str(port),
-            "RABBITMQ_DIST_PORT": str(port + 1),
-            "ERL_EPMD_PORT": str(port + 2),
-            "ERL_EPMD_ADDRESS": "127.0.0.1",
-            "RABBITMQ_MNESIA_BASE": f"{self.directory}/data",
-            "RABBITMQ_LOG_BASE": f"{self.directory}/log",
-            "RABBITMQ_PID_FILE": f"{self.directory}/pid",
-            "RABBITMQ_ENABLED_PLUGINS_FILE": f"{self.directory}/plugins",
-            "RABBITMQ_CONFIG_FILE": f"{self.directory}/none",
-            "RABBITMQ_SERVER_START_ARGS": "-setcookie kvmdriver",
-            "RABBITMQ_CTL_ERL_ARGS": "-setcookie kvmdriver",
+            **broker.environment(
+                self.directory,
+                f"kvmdriver{port}",
+                port=port,
+                distribution_port=port + 1,
+                epmd_port=port + 2,
+            ),
+            "RABBITMQ_CTL_ERL_ARGS": f"-setcookie kvmdriver{port}",
         }
 
     @property
@@ -53,14 +46,7 @@ class Rabbit:
         if self._process is None or self._process.poll() is not None:
             with open(f"{self.directory}/output") as output:
                 raise AssertionError(f"RabbitMQ ended: {output.read()[-2000:]}")
-        try:
-            with socket.create_connection(("127.0.0.1", self.port), 2) as client:
-                # a broker that is ready answers the header of AMQP 0-9-1
-                client.settimeout(3)
-                client.sendall(b"AMQP\x00\x00\x09\x01")
-                return len(client.recv(8)) == 8
-        except OSError:
-            return False
+        return broker.answers(self.port)
 
     def kill(self) -> None:
         """Stop the broker at once; what it keeps on disk stays."""

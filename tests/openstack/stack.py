@@ -1,15 +1,14 @@
 """Bringing the stack up, service by service, inside the laboratory."""
 
 import concurrent.futures
-import contextlib
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Callable
 
 import kombu
 
+from tests import broker
 from tests.openstack import seed, settings
 from tests.openstack.compute_host import ComputeHost
 from tests.openstack.paths import PASSWORD, PORTS, PUBLIC_GATEWAY, url
@@ -175,24 +174,18 @@ class Stack:
             "rabbitmq",
             "rabbitmq-server",
             environment={
-                "HOME": directory,
-                "RABBITMQ_NODENAME": "stack@localhost",
-                "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
-                "RABBITMQ_NODE_PORT": str(port),
-                "RABBITMQ_DIST_PORT": str(PORTS["rabbitmq-dist"]),
-                "ERL_EPMD_PORT": str(PORTS["epmd"]),
-                "ERL_EPMD_ADDRESS": "127.0.0.1",
-                "RABBITMQ_MNESIA_BASE": f"{directory}/data",
-                "RABBITMQ_LOG_BASE": f"{directory}/log",
-                "RABBITMQ_PID_FILE": f"{directory}/pid",
-                "RABBITMQ_ENABLED_PLUGINS_FILE": f"{directory}/plugins",
-                "RABBITMQ_CONFIG_FILE": f"{directory}/none",
-                "RABBITMQ_SERVER_START_ARGS": "-setcookie stack",
+                **broker.environment(
+                    directory,
+                    "stack",
+                    port=port,
+                    distribution_port=PORTS["rabbitmq-dist"],
+                    epmd_port=PORTS["epmd"],
+                ),
                 # idle schedulers of Erlang spin, and take the guests' time
                 "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+sbwt none +S 1:1",
             },
         )
-        self.processes.wait_for("rabbitmq", lambda: _amqp(port), 90)
+        self.processes.wait_for("rabbitmq", lambda: broker.answers(port), 90)
 
     def _start_network(self) -> None:
         self.host.start_network(*BRIDGES)
@@ -286,15 +279,6 @@ def _is_consumed(queue: str) -> bool:
         except connection.channel_errors:
             return False
         return bool(declared.consumer_count)
-
-
-def _amqp(port: int) -> bool:
-    """A broker that is ready answers the header of AMQP 0-9-1."""
-    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 2) as client:
-        client.settimeout(3)
-        client.sendall(b"AMQP\x00\x00\x09\x01")
-        return len(client.recv(8)) == 8
-    return False
 
 
 if __name__ == "__main__":
