@@ -185,6 +185,48 @@ class StorageError(KVMDriverError):
     code = "storage_error"
 
 
+class MigrationRefused(KVMDriverError):
+    """An instance cannot move to a host; ``reasons`` has all of them, each with its remedy."""
+
+    code = "migration_refused"
+
+    def __init__(self, message: str = "", *, reasons: Any = (), **named: Any):
+        super().__init__(message, **named)
+        self.reasons = [dict(reason) for reason in reasons]
+
+    @property
+    def kwargs(self) -> dict[str, Any]:
+        return {**super().kwargs, "reasons": self.reasons}
+
+    def describe(self) -> str:
+        lines = [super().describe()]
+        for reason in self.reasons:
+            lines.append(f"  - {reason.get('message')}")
+            if reason.get("remedy"):
+                lines.append(f"    remedy: {reason['remedy']}")
+        return "\n".join(lines)
+
+
+class MigrationFailed(KVMDriverError):
+    """A migration ended without success; the instance is where it was."""
+
+    code = "migration_failed"
+
+
+class MigrationAborted(MigrationFailed):
+    """A migration was given up on purpose; the instance is where it was."""
+
+    code = "migration_aborted"
+    default_remedy = "raise what [kvm_migration] permits, or try when the guest is less busy"
+
+
+class MigrationUnresolved(KVMDriverError):
+    """It is not known on which host an instance is, as the other one cannot be asked."""
+
+    code = "migration_unresolved"
+    default_remedy = "the agents find out by themselves as soon as they reach each other again"
+
+
 class AgentUnreachable(KVMDriverError):
     """No agent answered on the message bus."""
 

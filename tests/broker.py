@@ -5,13 +5,19 @@ import socket
 
 
 def environment(
-    directory: str, name: str, *, port: int, distribution_port: int, epmd_port: int
+    directory: str,
+    name: str,
+    *,
+    port: int,
+    distribution_port: int,
+    epmd_port: int,
+    address: str = "127.0.0.1",
 ) -> dict[str, str]:
     """The environment of a ``rabbitmq-server`` that has all it needs in ``directory``."""
     return {
         "HOME": directory,
         "RABBITMQ_NODENAME": f"{name}@localhost",
-        "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
+        "RABBITMQ_NODE_IP_ADDRESS": address,
         "RABBITMQ_NODE_PORT": str(port),
         "RABBITMQ_DIST_PORT": str(distribution_port),
         "ERL_EPMD_PORT": str(epmd_port),
@@ -21,13 +27,14 @@ def environment(
         "RABBITMQ_PID_FILE": f"{directory}/pid",
         "RABBITMQ_ENABLED_PLUGINS_FILE": f"{directory}/plugins",
         "RABBITMQ_CONFIG_FILE": f"{directory}/none",
-        "RABBITMQ_SERVER_START_ARGS": f"-setcookie {name}",
+        # the account "guest" may come from other addresses than this one, too
+        "RABBITMQ_SERVER_START_ARGS": f"-setcookie {name} -rabbit loopback_users []",
     }
 
 
-def answers(port: int) -> bool:
+def answers(port: int, address: str = "127.0.0.1") -> bool:
     """Whether the broker is ready: it answers the header of AMQP 0-9-1 then."""
-    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 2) as client:
+    with contextlib.suppress(OSError), socket.create_connection((address, port), 2) as client:
         client.settimeout(3)
         client.sendall(b"AMQP\x00\x00\x09\x01")
         return len(client.recv(8)) == 8

@@ -23,6 +23,8 @@ INSIDE = "KVMDRIVER_LABORATORY"
 # This laboratory is a host among neighbours: its address, and the state of the first of them.
 ADDRESS = "KVMDRIVER_LABORATORY_ADDRESS"
 FIRST = "KVMDRIVER_LABORATORY_FIRST"
+# Its certificates, laid out as below /etc/pki; without them its libvirtd listens in the clear only.
+PKI = "KVMDRIVER_LABORATORY_PKI"
 PIDFILE = "/run/libvirt/libvirtd.pid"
 # QEMU's capabilities take seconds to find out and are the same every time.
 CACHE = "/var/tmp/kvmdriver-libvirt-cache"
@@ -33,16 +35,26 @@ log_outputs = "3:file:/var/log/libvirt/libvirtd.log"
 max_clients = 200
 """
 # neighbours migrate guests to each other
-LIBVIRTD_LISTENS = """listen_tls = 0
+LIBVIRTD_LISTENS = """listen_tls = {tls:d}
 listen_tcp = 1
 listen_addr = "{address}"
 auth_tcp = "none"
 host_uuid = "{uuid}"
+keepalive_interval = 2
+keepalive_count = 3
 """
 
 QEMU_CONF = """security_driver = "none"
 cgroup_controllers = []
 namespaces = []
+"""
+QEMU_MIGRATES = """migration_host = "{address}"
+migration_address = "{address}"
+keepalive_interval = 2
+keepalive_count = 3
+"""
+QEMU_HAS_CERTIFICATES = """default_tls_x509_cert_dir = "/etc/pki/qemu"
+migrate_tls_x509_verify = 1
 """
 
 
@@ -92,8 +104,10 @@ def _prepare(state: str) -> None:
     listens = migrates = ""
     if address:
         uuid = uuid5(NAMESPACE_OID, address)
-        listens = LIBVIRTD_LISTENS.format(address=address, uuid=uuid)
-        migrates = f'migration_host = "{address}"\nmigration_address = "{address}"\n'
+        listens = LIBVIRTD_LISTENS.format(address=address, uuid=uuid, tls=PKI in os.environ)
+        migrates = QEMU_MIGRATES.format(address=address)
+        if PKI in os.environ:
+            migrates += QEMU_HAS_CERTIFICATES
     _write(f"{state}/etc/libvirtd.conf", LIBVIRTD_CONF + listens)
     _write(f"{state}/etc/qemu.conf", QEMU_CONF + migrates)
     os.makedirs(CACHE, mode=0o711, exist_ok=True)
@@ -106,6 +120,9 @@ def _prepare(state: str) -> None:
         os.makedirs(f"{state}/{name}", mode=0o755, exist_ok=True)
         os.makedirs(path, exist_ok=True)
         _mount("--bind", f"{state}/{name}", path)
+    if PKI in os.environ:
+        os.makedirs("/etc/pki", exist_ok=True)
+        _mount("--bind", os.environ[PKI], "/etc/pki")
     os.makedirs("/var/cache/libvirt", exist_ok=True)
     _mount("--bind", CACHE, "/var/cache/libvirt")
     if os.path.exists("/dev/kvm"):

@@ -20,17 +20,13 @@
 """
 
 import base64
-import contextlib
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-import oslo_messaging as messaging
-from oslo_config import cfg
 from oslo_utils import uuidutils
 
 from kvmdriver import exception
-from kvmdriver.agent import transport as bus
+from kvmdriver.agent.caller import OnProgress
+from kvmdriver.agent.migration_calls import MigrationCalls
 from kvmdriver.model import (
     CheckView,
     CpuComparison,
@@ -50,40 +46,9 @@ from kvmdriver.model import (
     Vcpus,
 )
 
-OnProgress = Callable[[ProgressView], None]
 
-_PING_SECONDS = 5
-_PROGRESS_SECONDS = 0.3
-_BUS_RETRIES = 5
-
-
-class ComputeAPI:
-    """Typed calls of the agents' RPC methods.
-
-    Each call names the host whose agent it is for, the one given at construction by default. A
-    call waits for its end however long it takes, as long as the agent shows that it is alive; a
-    request that got lost with a broker is sent again under the same identifier, so that nothing
-    is done twice. Errors are those of the agent (``kvmdriver.exception``), and
-    ``AgentUnreachable`` when no agent answers.
-    """
-
-    def __init__(
-        self,
-        conf: cfg.ConfigOpts,
-        *,
-        host: str | None = None,
-        transport: messaging.Transport | None = None,
-    ):
-        self._conf = conf
-        self._host = host or conf.kvm_agent.host
-        self._transport = transport or bus.rpc_transport(conf)
-        self._client = messaging.get_rpc_client(
-            self._transport, bus.target(conf), version_cap=bus.VERSION, retry=_BUS_RETRIES
-        )
-
-    def close(self) -> None:
-        """Let go of the message bus."""
-        self._transport.cleanup()
+class ComputeAPI(MigrationCalls):
+    """Typed calls of the agents' RPC methods; see ``Caller`` for how they are made."""
 
     # Create and remove
 
@@ -349,78 +314,3 @@ class ComputeAPI:
     def get_progress(self, request_id: str, *, host: str | None = None) -> ProgressView | None:
         answer = self._read("get_progress", host, of=request_id)
         return None if answer is None else ProgressView.model_validate(answer)
-
-    # How
-
-    def _read(self, method: str, host: str | None, **arguments: Any) -> Any:
-        return self._call(method, host or self._host, _given(arguments))
-
-    def _change(
-        self, method: str, host: str | None, on_progress: OnProgress | None, **arguments: Any
-    ) -> Any:
-        host = host or self._host
-        request_id = uuidutils.generate_uuid()
-        arguments = {**_given(arguments), "request_id": request_id}
-        with self._watched(request_id, host, on_progress):
-            return self._call(method, host, arguments)
-
-    def _call(self, method: str, host: str, arguments: dict[str, Any]) -> Any:
-        agent = self._conf.kvm_agent
-        prepared = self._client.prepare(
-            server=host,
-            timeout=agent.rpc_timeout,
-            call_monitor_timeout=agent.call_monitor_timeout,
-        )
-        try:
-            try:
-                return prepared.call({}, method, **arguments)
-            except messaging.MessagingTimeout:
-                # A dead agent, or a message that went down with a broker? In the second case the
-                # agent answers, and recognises the request if it did get it.
-                self._client.prepare(server=host, timeout=_PING_SECONDS).call({}, "ping")
-                return prepared.call({}, method, **arguments)
-        except messaging.MessagingTimeout:
-            raise exception.AgentUnreachable(
-                f"the agent on {host} does not answer", field="host", value=host
-            ) from None
-        except messaging.MessageDeliveryFailure as error:
-            raise exception.AgentUnreachable(
-                f"the message bus does not answer: {error}",
-                field="transport_url",
-                remedy="check that the broker runs and that transport_url is right",
-            ) from None
-        except messaging.RemoteError as error:
-            raise exception.KVMDriverError(
-                f"the agent on {host} failed: {error.exc_type}: {error.value}",
-                remedy="the agent's log has the details",
-            ) from None
-
-    @contextlib.contextmanager
-    def _watched(
-        self, request_id: str, host: str, on_progress: OnProgress | None
-    ) -> Iterator[None]:
-        """Ask for the progress of a request every now and then while it is carried out."""
-        if on_progress is None:
-            yield
-            return
-        done = threading.Event()
-
-        def watch() -> None:
-            asking = self._client.prepare(server=host, timeout=_PING_SECONDS)
-            while not done.wait(_PROGRESS_SECONDS):
-                with contextlib.suppress(Exception):
-                    answer = asking.call({}, "get_progress", of=request_id)
-                    if answer is not None and not done.is_set():
-                        on_progress(ProgressView.model_validate(answer))
-
-        watcher = threading.Thread(target=watch, name="progress", daemon=True)
-        watcher.start()
-        try:
-            yield
-        finally:
-            done.set()
-            watcher.join(2 * _PING_SECONDS)
-
-
-def _given(arguments: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in arguments.items() if value is not None}

@@ -1,165 +1,20 @@
-"""The agent's RPC methods: JSON in, the driver's work, JSON out. Version 1.0."""
+"""The agent's RPC methods, version 1.0. Those that move instances are in ``migration``."""
 
 import base64
-import concurrent.futures
-import contextlib
-import functools
-import logging
-import threading
-from collections import OrderedDict
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import oslo_messaging as messaging
-from oslo_utils import uuidutils
 
-from kvmdriver import exception
 from kvmdriver.agent import requests
-from kvmdriver.agent.notifications import Notifier
-from kvmdriver.agent.progress import ProgressTable, Reporter
+from kvmdriver.agent.methods import Call, changes, reads
+from kvmdriver.agent.migration import MigrationMethods
 from kvmdriver.agent.transport import VERSION
-from kvmdriver.driver import KVMDriver
-from kvmdriver.model import Model, ProgressView
-
-LOG = logging.getLogger(__name__)
-
-_REMEMBERED_REQUESTS = 1024
-
-Method = Callable[..., Any]
 
 
-class Call:
-    """One request being carried out."""
-
-    def __init__(self, request_id: str, progress: Reporter):
-        self.request_id = request_id
-        self.progress = progress
-
-
-def reads(request_type: type[requests.Request]) -> Callable[[Method], Method]:
-    """An RPC method that changes nothing."""
-
-    def decorate(function: Method) -> Method:
-        @functools.wraps(function)
-        def method(self: "Endpoint", context: Any, /, **payload: Any) -> Any:
-            with _typed_errors(function.__name__):
-                return _plain(function(self, request_type.parse(payload)))
-
-        return method
-
-    return decorate
-
-
-def changes(request_type: type[requests.Request], event: str) -> Callable[[Method], Method]:
-    """An RPC method that changes an instance.
-
-    It is announced as ``instance.<event>.start`` and ``.end`` or ``.error``, its progress can be
-    followed, and a redelivered request gets the answer of the first one.
-    """
-
-    def decorate(function: Method) -> Method:
-        @functools.wraps(function)
-        def method(self: "Endpoint", context: Any, /, **payload: Any) -> Any:
-            with _typed_errors(function.__name__):
-                request = request_type.parse(payload)
-                request_id = request.request_id or uuidutils.generate_uuid()
-                return self._once(
-                    f"{function.__name__}:{request_id}",
-                    lambda: self._carry_out(event, request, request_id, function),
-                )
-
-        return method
-
-    return decorate
-
-
-@contextlib.contextmanager
-def _typed_errors(method: str) -> Iterator[None]:
-    """Errors leave as ours, marked as expected so that oslo.messaging does not log them as bugs."""
-    try:
-        try:
-            yield
-        except exception.KVMDriverError:
-            raise
-        except Exception as error:
-            LOG.exception("%s failed", method)
-            raise exception.KVMDriverError(
-                f"{method} failed: {type(error).__name__}",
-                remedy="the agent's log has the details",
-            ) from None
-    except exception.KVMDriverError:
-        # takes the error under way with it
-        raise messaging.ExpectedException() from None
-
-
-def _plain(answer: Any) -> Any:
-    if isinstance(answer, Model):
-        return answer.model_dump(mode="json")
-    if isinstance(answer, list | tuple):
-        return [_plain(item) for item in answer]
-    return answer
-
-
-class Endpoint:
+class Endpoint(MigrationMethods):
     """Methods that a client can call. Unknown methods and versions are refused by oslo.messaging."""
 
     target = messaging.Target(version=VERSION)
-
-    def __init__(self, driver: KVMDriver, notifier: Notifier):
-        self._driver = driver
-        self._notifier = notifier
-        self._progress = ProgressTable()
-        self._lock = threading.Lock()
-        self._seen: OrderedDict[str, concurrent.futures.Future[Any]] = OrderedDict()
-
-    # What the decorators use; oslo.messaging lets nobody call names with an underscore.
-
-    def _once(self, key: str, work: Callable[[], Any]) -> Any:
-        """Do ``work``, or wait for whoever does it already and share the answer."""
-        with self._lock:
-            known = self._seen.get(key)
-            future: concurrent.futures.Future[Any] = known or concurrent.futures.Future()
-            if known is None:
-                self._seen[key] = future
-                while len(self._seen) > _REMEMBERED_REQUESTS:
-                    self._seen.popitem(last=False)
-        if known is not None:
-            return known.result()
-        try:
-            answer = work()
-        except BaseException as error:
-            # a failed request may be tried again: conditions change
-            with self._lock:
-                self._seen.pop(key, None)
-            future.set_exception(error)
-            raise
-        future.set_result(answer)
-        return answer
-
-    def _carry_out(
-        self, event: str, request: requests.Request, request_id: str, function: Method
-    ) -> Any:
-        """Run a method, with notifications around it."""
-        payload = {"request_id": request_id, "instance": _name_of(request)}
-
-        def notify(view: ProgressView) -> None:
-            self._notifier.info(
-                f"instance.{event}.progress", {**payload, **view.model_dump(mode="json")}
-            )
-
-        reporter = Reporter(self._progress, request_id, notify)
-        self._notifier.info(f"instance.{event}.start", payload)
-        try:
-            answer = _plain(function(self, request, Call(request_id, reporter)))
-        except Exception as error:
-            known = isinstance(error, exception.KVMDriverError)
-            details = error.to_dict() if known else {"code": "internal_error"}  # type: ignore[attr-defined]
-            self._notifier.error(f"instance.{event}.error", {**payload, "error": details})
-            raise
-        finally:
-            reporter.finish()
-        self._notifier.info(f"instance.{event}.end", payload)
-        return answer
 
     # Create and remove
 
@@ -344,8 +199,3 @@ class Endpoint:
     @reads(requests.Empty)
     def ping(self, request: requests.Empty) -> Any:
         return {"version": VERSION}
-
-
-def _name_of(request: requests.Request) -> Any:
-    instance = getattr(request, "instance", None)
-    return instance if isinstance(instance, str) else getattr(instance, "uuid", None)

@@ -37,7 +37,7 @@ class LocalAgent:
             if not quiet:
                 sys.stderr.write(f"No libvirtd answers: using an embedded one, {conf.kvm.uri}\n")
         transport = bus.rpc_transport(conf, FAKE)
-        self._server = AgentServer(conf, transport, Notifier(conf))
+        self._server = AgentServer(conf, transport, Notifier(conf), alone=True)
         # errors of the first connection are the caller's to see
         self._server.driver.init_host()
         self._server.start()

@@ -8,9 +8,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
-from kvmdriver.model import Disk, Instance, Nic
+from kvmdriver.model import Disk, Instance, MigrationOffer, MigrationOptions, Nic
 from kvmdriver.model.base import Identifier, Mac, Model, Name, Path, Uuid
 from kvmdriver.model.disk import DiskName
+from kvmdriver.model.migration import MigrationKind
 
 # A name or a UUID; both fit the alphabet of names.
 InstanceRef = Name
@@ -123,3 +124,37 @@ class CompareCpu(Request):
     cpu: CpuXml
     virt_type: Literal["kvm", "qemu"] | None = None
     machine: Identifier | None = None
+
+
+class LiveMigration(InstanceRequest):
+    destination: Identifier
+    options: MigrationOptions = MigrationOptions()
+
+
+class CheckMigration(LiveMigration):
+    kind: MigrationKind = "live"
+
+
+class MigrationOf(Request):
+    """About the latest migration of an instance, by its name, its UUID or that of the migration."""
+
+    instance: InstanceRef
+
+
+class AbortMigration(MigrationOf):
+    force: bool = False
+
+
+class SetMigration(MigrationOf):
+    options: MigrationOptions
+
+
+class Offer(Request):
+    offer: MigrationOffer
+
+
+class OfMigration(Request):
+    """What one agent asks another about a migration of theirs."""
+
+    uuid: Uuid
+    migration: Identifier

@@ -9,7 +9,9 @@ from oslo_config import cfg
 
 from kvmdriver import exception, plugins
 from kvmdriver.agent import transport as bus
+from kvmdriver.agent.caller import Caller
 from kvmdriver.agent.endpoint import Endpoint
+from kvmdriver.agent.migration import NoPeers, Peers
 from kvmdriver.agent.notifications import Notifier
 from kvmdriver.driver import KVMDriver
 from kvmdriver.hypervisor.events import Event
@@ -18,6 +20,7 @@ LOG = logging.getLogger(__name__)
 
 NAMESPACE = "kvmdriver.compute_drivers"
 _RETRY_SECONDS = 2.0
+_RECOVER_SECONDS = 3.0
 
 
 def load_driver(conf: cfg.ConfigOpts) -> KVMDriver:
@@ -36,19 +39,28 @@ class AgentServer:
     the connection is made and the host reconciled as soon as it does.
     """
 
-    def __init__(self, conf: cfg.ConfigOpts, transport: messaging.Transport, notifier: Notifier):
+    def __init__(
+        self,
+        conf: cfg.ConfigOpts,
+        transport: messaging.Transport,
+        notifier: Notifier,
+        *,
+        alone: bool = False,
+    ):
         self.driver = load_driver(conf)
         self._notifier = notifier
+        self._neighbours = NoPeers() if alone else Peers(Caller(conf, transport=transport))
         self._stopping = threading.Event()
         self._disconnected = threading.Event()
         self._server = messaging.get_rpc_server(
             transport,
             bus.target(conf, conf.kvm_agent.host),
-            [Endpoint(self.driver, notifier)],
+            [Endpoint(self.driver, notifier, self._neighbours)],
             access_policy=messaging.DefaultRPCAccessPolicy,
         )
         self._workers = conf.kvm_agent.workers
         self._keeper = threading.Thread(target=self._keep, name="libvirt-keeper", daemon=True)
+        self._mover = threading.Thread(target=self._recover, name="migrations", daemon=True)
 
     def start(self) -> None:
         self.driver.events.subscribe(self._notifier.on_event)
@@ -57,6 +69,7 @@ class AgentServer:
             self._disconnected.set()
         self._server.start(override_pool_size=self._workers)
         self._keeper.start()
+        self._mover.start()
 
     def stop(self, *, wait: bool = True) -> None:
         """Take no more requests, let those under way end, let go of libvirt.
@@ -68,7 +81,9 @@ class AgentServer:
             self._server.wait()
         self._stopping.set()
         self._disconnected.set()
+        self.driver.migration_activity.set()
         self._keeper.join(_RETRY_SECONDS * 2)
+        self._mover.join(_RETRY_SECONDS * 2)
         self.driver.close()
         self._notifier.close()
 
@@ -92,3 +107,23 @@ class AgentServer:
             return False
         LOG.debug("libvirt is connected")
         return True
+
+    def _recover(self) -> None:
+        """End migrations that were cut off, again and again as long as there are any.
+
+        Idle while no instance comes or goes, and nothing is left of one that did.
+        """
+        activity = self.driver.migration_activity
+        while not self._stopping.is_set():
+            activity.wait()
+            activity.clear()
+            self._stopping.wait(_RECOVER_SECONDS)
+            if self._stopping.is_set():
+                return
+            try:
+                left = self.driver.recover_migrations(self._neighbours)
+            except Exception:
+                LOG.exception("migrations cannot be recovered yet")
+                left = 1
+            if left:
+                activity.set()

@@ -2,9 +2,9 @@
 
 from oslo_config import cfg
 
-from kvmdriver.conf import agent, console, cpu, hypervisor, nested, storage
+from kvmdriver.conf import agent, console, cpu, hypervisor, migration, nested, storage
 
-_MODULES = (hypervisor, agent, storage, cpu, nested, console)
+_MODULES = (hypervisor, agent, storage, cpu, nested, migration, console)
 
 
 def register_opts(conf: cfg.ConfigOpts) -> cfg.ConfigOpts:

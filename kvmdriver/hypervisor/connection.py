@@ -19,6 +19,35 @@ T = TypeVar("T")
 _POOL_THREADS = 32
 
 
+class PendingCall:
+    """A libvirt call that takes as long as it takes."""
+
+    def __init__(
+        self,
+        future: concurrent.futures.Future[Any],
+        translate: Callable[[libvirt.libvirtError], Exception],
+    ):
+        self._future = future
+        self._translate = translate
+
+    def wait(self, seconds: float) -> bool:
+        """Whether the call has ended, at the latest after so many seconds."""
+        concurrent.futures.wait([self._future], seconds)
+        return self._future.done()
+
+    def result(self) -> Any:
+        """What the call has given; it must have ended.
+
+        :raises kvmdriver.exception.KVMDriverError: libvirt's error, translated.
+        """
+        try:
+            return self._future.result(0)
+        except concurrent.futures.CancelledError:
+            raise exception.HypervisorUnavailable("the connection to libvirt was lost") from None
+        except libvirt.libvirtError as error:
+            raise self._translate(error) from error
+
+
 class Connection:
     """One libvirt URI.
 
@@ -94,6 +123,31 @@ class Connection:
             if errors.is_connection_lost(error):
                 self._give_up(raw)
             raise errors.translate(error, instance) from error
+
+    def begin(
+        self, function: Callable[..., Any], *args: Any, instance: str | None = None
+    ) -> PendingCall:
+        """Start a call that may take hours, in a thread of its own."""
+        raw = self.raw()
+        future: concurrent.futures.Future[Any] = concurrent.futures.Future()
+
+        def translate(error: libvirt.libvirtError) -> Exception:
+            if not errors.is_connection_lost(error):
+                return errors.translate(error, instance)
+            if raw.isAlive():
+                # our libvirtd has lost another one, and not we ours
+                return exception.HypervisorError(str(error), instance=instance)
+            self._give_up(raw)
+            return errors.translate(error, instance)
+
+        def run() -> None:
+            try:
+                future.set_result(function(*args))
+            except BaseException as error:  # noqa: B036 it is the waiter's
+                future.set_exception(error)
+
+        threading.Thread(target=run, name="libvirt-long-call", daemon=True).start()
+        return PendingCall(future, translate)
 
     def call_fresh(self, method: str, *args: Any, **kwargs: Any) -> Any:
         """Call a method of the connection, once more on a new one if the old was found dead.

@@ -8,7 +8,8 @@ from lxml import etree
 
 from kvmdriver import exception
 from kvmdriver.hypervisor import xml
-from kvmdriver.hypervisor.connection import Connection
+from kvmdriver.hypervisor.connection import Connection, PendingCall
+from kvmdriver.hypervisor.migration import JobProgress, MigrationSettings, Presence, presence
 from kvmdriver.hypervisor.record import NAMESPACE, PREFIX, Record
 from kvmdriver.model import Status
 
@@ -16,6 +17,9 @@ T = TypeVar("T")
 
 # Saving and restoring take as long as the guest is large.
 _SLOW = 10
+
+# MiB/s; QEMU keeps the limit in bytes as a signed 64-bit number, libvirt multiplies.
+_UNLIMITED = 2**63 // (1024 * 1024) - 1
 
 _STATUS: dict[int, Status] = {
     libvirt.VIR_DOMAIN_RUNNING: "running",
@@ -244,6 +248,63 @@ class Domain:
     def pivot(self, disk: str) -> None:
         """End a copy that is complete; the guest goes on with the copy."""
         self._call(self._raw.blockJobAbort, disk, libvirt.VIR_DOMAIN_BLOCK_JOB_ABORT_PIVOT)
+
+    # Migration
+
+    def migratable_xml(self) -> etree._Element:
+        """The running definition as another host must be able to run it, secrets included."""
+        flags = libvirt.VIR_DOMAIN_XML_MIGRATABLE | libvirt.VIR_DOMAIN_XML_SECURE
+        return xml.parse(self._call(self._raw.XMLDesc, flags))
+
+    def start_migration(self, settings: MigrationSettings) -> PendingCall:
+        """Have libvirt move the guest; it goes on even if nobody waits for the answer."""
+        return self._connection.begin(
+            self._raw.migrateToURI3,
+            settings.uri,
+            settings.parameters(),
+            settings.flags(),
+            instance=self.name,
+        )
+
+    def migration_progress(self) -> JobProgress | None:
+        """How far the migration is that is under way; None when there is none."""
+        return JobProgress.from_stats(self._call(self._raw.jobStats, 0))
+
+    def has_incoming_job(self) -> bool:
+        """Whether the guest's memory still comes in from another host."""
+        stats = self._call(self._raw.jobStats, 0)
+        incoming = libvirt.VIR_DOMAIN_JOB_OPERATION_MIGRATION_IN
+        return bool(stats.get("type", 0)) and stats.get("operation") == incoming
+
+    def last_migration(self) -> JobProgress | None:
+        """What the migration that has just ended has taken; kept until the next job."""
+        flags = (
+            libvirt.VIR_DOMAIN_JOB_STATS_COMPLETED | libvirt.VIR_DOMAIN_JOB_STATS_KEEP_COMPLETED
+        )
+        return JobProgress.from_stats(self._call(self._raw.jobStats, flags))
+
+    def presence(self) -> Presence:
+        """Where the domain is in the course of a migration."""
+        return presence(*self._call(self._raw.state))
+
+    def abort_job(self) -> None:
+        """Give the migration up; the guest goes on here. Not possible after post-copy began."""
+        self._call(self._raw.abortJob)
+
+    def set_migration_downtime(self, milliseconds: int) -> None:
+        self._call(self._raw.migrateSetMaxDowntime, milliseconds, 0)
+
+    def set_migration_bandwidth(self, mib: int) -> None:
+        """MiB/s; 0 lifts the limit."""
+        # libvirt takes 0 for nothing at all
+        self._call(self._raw.migrateSetMaxSpeed, mib or _UNLIMITED, 0)
+
+    def start_post_copy(self) -> None:
+        self._call(self._raw.migrateStartPostCopy, 0)
+
+    def start_dirty_rate(self, seconds: int) -> None:
+        """Measure how fast the guest changes its memory, for 1 to 60 seconds."""
+        self._call(self._raw.startDirtyRateCalc, seconds, 0)
 
     # Streams
 

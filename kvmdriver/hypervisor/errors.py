@@ -26,6 +26,7 @@ _OTHERS = {
     libvirt.VIR_ERR_OPERATION_TIMEOUT: exception.OperationTimeout,
     libvirt.VIR_ERR_AGENT_UNRESPONSIVE: exception.OperationTimeout,
     libvirt.VIR_ERR_AGENT_UNSYNCED: exception.OperationTimeout,
+    libvirt.VIR_ERR_OPERATION_ABORTED: exception.MigrationAborted,
     libvirt.VIR_ERR_CALL_FAILED: exception.HypervisorUnavailable,
 }
 

@@ -48,6 +48,10 @@ _LIFECYCLE = {
     libvirt.VIR_DOMAIN_EVENT_CRASHED: "crashed",
 }
 
+# Details of lifecycle events that tell a migration from other reasons (virDomainEvent*DetailType).
+SUSPENDED_FOR_MIGRATION = libvirt.VIR_DOMAIN_EVENT_SUSPENDED_MIGRATED
+RESUMED_AFTER_MIGRATION = libvirt.VIR_DOMAIN_EVENT_RESUMED_MIGRATED
+
 _BLOCK_JOB = {
     libvirt.VIR_DOMAIN_BLOCK_JOB_COMPLETED: "completed",
     libvirt.VIR_DOMAIN_BLOCK_JOB_FAILED: "failed",

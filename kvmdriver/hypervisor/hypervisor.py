@@ -134,6 +134,12 @@ class Hypervisor:
             raise exception.InstanceNotFound("the instance has just gone", instance=domain.name)
         return rows[0]
 
+    def dirty_rate(self, domain: Domain) -> float | None:
+        """MiB/s of memory that a guest changes, once it has been measured."""
+        rows = self._stats_of(domain, libvirt.VIR_DOMAIN_STATS_DIRTYRATE)[1]
+        measured = rows.get("dirtyrate.calc_status") == libvirt.VIR_DOMAIN_DIRTYRATE_MEASURED
+        return float(rows["dirtyrate.megabytes_per_second"]) if measured else None
+
     def record(self, uuid: str) -> Record | None:
         """The driver's record of a domain, from a cache that libvirt's events keep true."""
         with self._cache_lock:

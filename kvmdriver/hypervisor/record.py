@@ -11,7 +11,7 @@ from typing import Any
 from lxml import etree
 from pydantic import Field
 
-from kvmdriver.model import Instance
+from kvmdriver.model import Instance, Migration
 from kvmdriver.model.base import Model
 
 NAMESPACE = "https://kvmdriver.org/instance/1.0"
@@ -58,6 +58,7 @@ class Task(Model):
     owner: Owner
     request_id: str | None = None
     files: tuple[str, ...] = ()
+    migration: Migration | None = None
 
 
 class Record(Model):

@@ -20,6 +20,20 @@ from kvmdriver.model.disk import Disk, DiskFile, IoLimits, NetworkHost, Volume
 from kvmdriver.model.image import FileImage, Image, UrlImage
 from kvmdriver.model.instance import Instance, Watchdog
 from kvmdriver.model.memory import DIMM_MIB, Memory
+from kvmdriver.model.migration import (
+    FileReceiver,
+    Migration,
+    MigrationAnswer,
+    MigrationCheck,
+    MigrationOffer,
+    MigrationOptions,
+    MigrationPlan,
+    MigrationPolicy,
+    MigrationView,
+    MovingDisk,
+    MovingFile,
+    Problem,
+)
 from kvmdriver.model.nic import Nic, NicQos, Plug
 from kvmdriver.model.tuning import (
     CpuTune,
@@ -68,6 +82,7 @@ __all__ = [
     "DiskFile",
     "DiskView",
     "FileImage",
+    "FileReceiver",
     "GuestCpu",
     "HostView",
     "Image",
@@ -76,7 +91,17 @@ __all__ = [
     "IoLimits",
     "Memory",
     "MemoryTune",
+    "Migration",
+    "MigrationAnswer",
+    "MigrationCheck",
+    "MigrationOffer",
+    "MigrationOptions",
+    "MigrationPlan",
+    "MigrationPolicy",
+    "MigrationView",
     "Model",
+    "MovingDisk",
+    "MovingFile",
     "NestedView",
     "NetworkHost",
     "Nic",
@@ -86,6 +111,7 @@ __all__ = [
     "NumaCell",
     "OsView",
     "Plug",
+    "Problem",
     "ProgressView",
     "Rng",
     "StaticAddress",

@@ -6,10 +6,10 @@ from kvmdriver import exception
 from kvmdriver.definition.build import domain_xml
 from kvmdriver.hypervisor.domain import Domain
 from kvmdriver.hypervisor.record import Owner, Record, Task
-from kvmdriver.model import Consoles, Disk, Instance, InstanceView
+from kvmdriver.model import Disk, Instance, InstanceView
 from kvmdriver.model.config_drive import hostname_from
 from kvmdriver.model.layout import mac_address
-from kvmdriver.operations import destroy, view
+from kvmdriver.operations import console, destroy, view
 from kvmdriver.operations.context import Context, require_idle, require_status
 from kvmdriver.operations.undo import undo_on_failure
 from kvmdriver.progress import Progress, ignore
@@ -102,12 +102,6 @@ def _copy_of(
         drive = drive.changed(
             hostname=hostname_from(name) if drive.hostname else None, addresses=()
         )
-    password = source.xml(inactive=True, secure=True).find("devices/graphics[@passwd]")
-    consoles = instance.consoles
-    if password is not None:
-        consoles = Consoles.model_validate(
-            {**consoles.__dict__, "vnc_password": password.get("passwd")}
-        )
     return instance.model_copy(
         update={
             "uuid": uuid,
@@ -115,7 +109,7 @@ def _copy_of(
             "disks": tuple(moved(disk) for disk in instance.disks),
             "nics": nics,
             "config_drive": drive,
-            "consoles": consoles,
+            "consoles": console.with_password(source, instance.consoles),
             "autostart": False,
         }
     )

@@ -10,10 +10,12 @@ import socket
 import threading
 
 from PIL import Image as Picture
+from pydantic import SecretStr
 
 from kvmdriver import exception, privsep
 from kvmdriver.hypervisor.console import ConsoleStream
 from kvmdriver.hypervisor.domain import Domain
+from kvmdriver.model import Consoles
 from kvmdriver.operations.context import Context
 
 LOG = logging.getLogger(__name__)
@@ -40,6 +42,14 @@ def console_log(context: Context, name_or_uuid: str, kib: int | None = None) -> 
             with contextlib.suppress(FileNotFoundError):
                 data = privsep.read_tail(path, limit - len(data)) + data
     return data
+
+
+def with_password(domain: Domain, consoles: Consoles) -> Consoles:
+    """Consoles with the password of the screen, which only libvirt keeps."""
+    graphics = domain.xml(inactive=True, secure=True).find("devices/graphics[@passwd]")
+    if graphics is None:
+        return consoles
+    return consoles.changed(vnc_password=SecretStr(graphics.get("passwd", "")))
 
 
 def vnc_url(context: Context, name_or_uuid: str) -> str:

@@ -15,6 +15,8 @@ from kvmdriver.hypervisor.hypervisor import Hypervisor
 from kvmdriver.hypervisor.record import Owner, Record, Task
 from kvmdriver.model import Status
 from kvmdriver.operations.locks import InstanceLocks
+from kvmdriver.operations.migrate.arrivals import Arrivals
+from kvmdriver.operations.migrate.table import MigrationTable
 from kvmdriver.storage.image_cache import ImageCache
 from kvmdriver.storage.qemu_img import QemuImg
 from kvmdriver.storage.store import InstanceStore
@@ -32,6 +34,8 @@ class Context:
     systems: OsDatabase
     locks: InstanceLocks
     host: str
+    migrations: MigrationTable = dataclasses.field(default_factory=MigrationTable)
+    arrivals: Arrivals = dataclasses.field(default_factory=Arrivals)
 
     @property
     def events(self) -> EventBus:
@@ -101,11 +105,18 @@ class Context:
 
 
 def require_idle(domain: Domain, record: Record) -> None:
-    """Our own lock is held; another process may be at work all the same.
+    """Our own lock is held; another process may be at work all the same, or another host.
 
     :raises kvmdriver.exception.InstanceBusy: it is, and it lives.
     """
     task = record.task
+    if task is not None and task.migration is not None:
+        # nobody holds a lock while a guest moves, and the other host may be at it even if we are not
+        raise exception.InstanceBusy(
+            f"the instance is being moved, {task.migration.peer} has a part in it",
+            instance=domain.name,
+            remedy="wait for its end, or: kvmdriver server migration abort NAME",
+        )
     if task is not None and task.owner != Owner.current() and task.owner.is_alive():
         raise exception.InstanceBusy(
             f"process {task.owner.pid} is busy with {task.name}", instance=domain.name

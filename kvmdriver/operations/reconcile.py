@@ -30,6 +30,10 @@ def reconcile(context: Context) -> list[tuple[str, str, str]]:
         task = record.task
         if task is None or task.owner.is_alive():
             continue
+        if task.migration is not None:
+            # its end depends on another host
+            context.migrations.activity.set()
+            continue
         try:
             with context.locks.hold(summary.uuid):
                 outcome = _mend(context, context.hypervisor.domain(summary.uuid), record, task)

@@ -52,6 +52,15 @@ class QemuImg:
             command.append(f"{size_mib}M")
         self._run(command, path)
 
+    def create_target(
+        self, path: str, image_format: str, size: int, *, backing: str | None = None
+    ) -> None:
+        """Make an image of ``size`` bytes for QEMU to fill; a raw ``backing`` may come later."""
+        command = ["create", "-q", "-f", image_format]
+        if backing is not None:
+            command += ["-u", "-b", backing, "-F", "raw"]
+        self._run([*command, path, str(size)], path)
+
     def convert(
         self,
         source: str,

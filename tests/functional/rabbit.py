@@ -11,7 +11,8 @@ from tests import broker, namespace
 class Rabbit:
     """A broker that can be stopped and started again with what it had."""
 
-    def __init__(self) -> None:
+    def __init__(self, address: str = "127.0.0.1") -> None:
+        self._address = address
         # a range of its own for each worker process of the tests
         self.port = port = 20000 + os.getpid() % 5000 * 3
         self.directory = tempfile.mkdtemp(prefix="kvmdriver-rabbit", dir="/var/tmp")
@@ -25,13 +26,14 @@ class Rabbit:
                 port=port,
                 distribution_port=port + 1,
                 epmd_port=port + 2,
+                address=address,
             ),
             "RABBITMQ_CTL_ERL_ARGS": f"-setcookie kvmdriver{port}",
         }
 
     @property
     def url(self) -> str:
-        return f"rabbit://guest:guest@127.0.0.1:{self.port}/"
+        return f"rabbit://guest:guest@{self._address}:{self.port}/"
 
     def start(self) -> None:
         self._process = subprocess.Popen(
@@ -46,7 +48,7 @@ class Rabbit:
         if self._process is None or self._process.poll() is not None:
             with open(f"{self.directory}/output") as output:
                 raise AssertionError(f"RabbitMQ ended: {output.read()[-2000:]}")
-        return broker.answers(self.port)
+        return broker.answers(self.port, self._address)
 
     def kill(self) -> None:
         """Stop the broker at once; what it keeps on disk stays."""

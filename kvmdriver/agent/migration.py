@@ -1,0 +1,166 @@
+"""RPC methods that move instances: for clients, and for the agents of other hosts."""
+
+from typing import Any
+
+from kvmdriver import exception
+from kvmdriver.agent import requests
+from kvmdriver.agent.caller import Caller
+from kvmdriver.agent.methods import Call, Methods, changes, reads
+from kvmdriver.agent.notifications import Notifier
+from kvmdriver.driver import KVMDriver
+from kvmdriver.model import (
+    FileReceiver,
+    MigrationAnswer,
+    MigrationOffer,
+    MigrationPlan,
+)
+from kvmdriver.model.migration import DestinationState
+from kvmdriver.operations.migrate.neighbour import Neighbour, Neighbours
+
+# Seconds within which another agent answers a short question, or is taken for dead.
+_SHORT = 10
+
+
+class MigrationMethods(Methods):
+    """Live and cold migration, as the source and as the destination."""
+
+    def __init__(self, driver: KVMDriver, notifier: Notifier, neighbours: Neighbours):
+        super().__init__(driver, notifier)
+        self._neighbours = neighbours
+
+    # For clients
+
+    @changes(requests.LiveMigration, "live_migration")
+    def live_migration(self, request: requests.LiveMigration, call: Call) -> Any:
+        return self._driver.live_migration(
+            request.instance,
+            self._neighbours(request.destination),
+            request.options,
+            request_id=call.request_id,
+            progress=call.progress,
+        )
+
+    @reads(requests.CheckMigration)
+    def check_migration(self, request: requests.CheckMigration) -> Any:
+        return self._driver.check_migration(
+            request.instance,
+            self._neighbours(request.destination),
+            request.options,
+            request.kind,
+        )
+
+    @reads(requests.Empty)
+    def list_migrations(self, request: requests.Empty) -> Any:
+        return self._driver.list_migrations()
+
+    @reads(requests.MigrationOf)
+    def get_migration(self, request: requests.MigrationOf) -> Any:
+        return self._driver.get_migration(request.instance)
+
+    @changes(requests.AbortMigration, "live_migration_abort")
+    def live_migration_abort(self, request: requests.AbortMigration, call: Call) -> Any:
+        self._driver.live_migration_abort(request.instance, force=request.force)
+
+    @changes(requests.MigrationOf, "live_migration_force_complete")
+    def live_migration_force_complete(self, request: requests.MigrationOf, call: Call) -> Any:
+        self._driver.live_migration_force_complete(request.instance)
+
+    @changes(requests.SetMigration, "set_migration")
+    def set_migration(self, request: requests.SetMigration, call: Call) -> Any:
+        return self._driver.set_migration(request.instance, request.options)
+
+    # For the agent of the source
+
+    @reads(requests.Offer)
+    def check_can_live_migrate_destination(self, request: requests.Offer) -> Any:
+        return self._driver.check_can_live_migrate_destination(request.offer)
+
+    @reads(requests.Offer)
+    def pre_live_migration(self, request: requests.Offer) -> Any:
+        return self._driver.pre_live_migration(request.offer)
+
+    @reads(requests.OfMigration)
+    def migration_receiver(self, request: requests.OfMigration) -> Any:
+        return self._driver.migration_receiver(request.uuid, request.migration)
+
+    @reads(requests.OfMigration)
+    def post_live_migration_at_destination(self, request: requests.OfMigration) -> Any:
+        self._driver.post_live_migration_at_destination(request.uuid, request.migration)
+
+    @reads(requests.OfMigration)
+    def rollback_live_migration_at_destination(self, request: requests.OfMigration) -> Any:
+        self._driver.rollback_live_migration_at_destination(request.uuid, request.migration)
+
+    @reads(requests.OfMigration)
+    def destination_state(self, request: requests.OfMigration) -> Any:
+        return {"state": self._driver.destination_state(request.uuid, request.migration)}
+
+    # For the agent of the destination
+
+    @reads(requests.OfMigration)
+    def is_moving(self, request: requests.OfMigration) -> Any:
+        return {"moving": self._driver.is_moving(request.uuid, request.migration)}
+
+
+class Peer(Neighbour):
+    """Another host, asked through its agent."""
+
+    def __init__(self, caller: Caller, host: str):
+        self.host = host
+        self._caller = caller
+
+    def check(self, offer: MigrationOffer) -> MigrationAnswer:
+        return MigrationAnswer.model_validate(
+            self._ask("check_can_live_migrate_destination", offer=offer.to_wire())
+        )
+
+    def prepare(self, offer: MigrationOffer) -> MigrationPlan:
+        answer = self._caller.ask("pre_live_migration", self.host, offer=offer.to_wire())
+        return MigrationPlan.model_validate(answer)
+
+    def receiver(self, uuid: str, migration: str) -> FileReceiver:
+        answer = self._ask("migration_receiver", uuid=uuid, migration=migration)
+        return FileReceiver.model_validate(answer)
+
+    def finish(self, uuid: str, migration: str) -> None:
+        # a guest that has to be started again takes its time
+        self._caller.ask(
+            "post_live_migration_at_destination", self.host, uuid=uuid, migration=migration
+        )
+
+    def roll_back(self, uuid: str, migration: str) -> None:
+        self._caller.ask(
+            "rollback_live_migration_at_destination", self.host, uuid=uuid, migration=migration
+        )
+
+    def destination_state(self, uuid: str, migration: str) -> DestinationState:
+        answer = self._ask("destination_state", uuid=uuid, migration=migration)
+        state: DestinationState = answer["state"]
+        return state
+
+    def is_moving(self, uuid: str, migration: str) -> bool:
+        return bool(self._ask("is_moving", uuid=uuid, migration=migration)["moving"])
+
+    def _ask(self, method: str, **arguments: Any) -> Any:
+        return self._caller.ask(method, self.host, timeout=_SHORT, **arguments)
+
+
+class Peers(Neighbours):
+    """The hosts that share the message bus."""
+
+    def __init__(self, caller: Caller):
+        self._caller = caller
+
+    def __call__(self, host: str) -> Neighbour:
+        return Peer(self._caller, host)
+
+
+class NoPeers(Neighbours):
+    """Of an agent without a message bus."""
+
+    def __call__(self, host: str) -> Neighbour:
+        raise exception.AgentUnreachable(
+            "without a message bus there are no other hosts",
+            field="transport_url",
+            remedy="run kvmdriver-agent on both hosts, with the same transport_url",
+        )

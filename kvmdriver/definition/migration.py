@@ -1,0 +1,158 @@
+"""What becomes of a domain's XML when the domain moves to another host. Pure.
+
+The destination makes the persistent definition anew, from the model, and only takes over where
+the devices sit, so that a guest finds them in their places after its next start. What runs on
+there is the source's running definition with all that belongs to a host replaced by what the
+destination has made (https://libvirt.org/html/libvirt-libvirt-domain.html#virDomainMigrateToURI3:
+the parts that a guest can see must stay as they are).
+"""
+
+import copy
+from collections.abc import Callable, Iterator
+
+from lxml import etree
+
+Key = tuple[str, ...]
+
+# Elements below <devices> that the host decides on, and what tells one from another.
+_HOSTS_OWN: dict[str, tuple[str, ...]] = {
+    "disk": ("source", "driver", "iotune"),
+    "interface": ("source", "bandwidth", "virtualport", "target", "vlan"),
+    "serial": ("source", "log"),
+    "console": ("source", "log"),
+    "channel": ("source",),
+    "graphics": ("listen",),
+}
+
+
+def with_addresses(fresh: etree._Element, old: etree._Element) -> etree._Element:
+    """A definition made from the model, with its devices at the addresses that they had.
+
+    Controllers that only libvirt had added are added again, as the addresses refer to them.
+
+    :param old: the definition on the source; nothing else is taken from it.
+    """
+    result = copy.deepcopy(fresh)
+    devices, former = result.find("devices"), old.find("devices")
+    if devices is None or former is None:
+        return result
+    known: dict[Key, etree._Element] = dict(_keyed(devices))
+    for key, node in _keyed(former):
+        address = node.find("address")
+        if key in known:
+            if address is not None and known[key].find("address") is None:
+                known[key].append(_plain_copy(address))
+        elif node.tag == "controller":
+            devices.append(_controller(node))
+    return result
+
+
+def live_definition(running: etree._Element, prepared: etree._Element) -> etree._Element:
+    """What the destination runs: the running guest, on what that host has prepared for it.
+
+    :param running: the migratable XML of the source.
+    :param prepared: the definition that waits on the destination.
+    """
+    result = copy.deepcopy(running)
+    _replace(result, prepared, "metadata")
+    _replace(result, prepared, "cputune")
+    _replace(result, prepared, "numatune")
+    _replace(result, prepared, "memoryBacking")
+    for name in ("kernel", "initrd", "nvram"):
+        _replace_text(result.find("os"), prepared.find("os"), name)
+    devices, others = result.find("devices"), prepared.find("devices")
+    if devices is None or others is None:
+        return result
+    _replace_text(devices, others, "emulator")
+    theirs: dict[Key, etree._Element] = dict(_keyed(others))
+    for key, node in _keyed(devices):
+        if key not in theirs:
+            continue
+        other = theirs[key]
+        for name in _HOSTS_OWN.get(str(node.tag), ()):
+            _replace(node, other, name)
+        if node.tag == "graphics":
+            # the ports of the source may be taken there
+            node.set("autoport", "yes")
+            for attribute in ("port", "tlsPort", "websocket"):
+                if attribute in node.attrib:
+                    node.set(attribute, "-1")
+            _take_attribute(node, other, "listen")
+    return result
+
+
+def _keyed(devices: etree._Element) -> Iterator[tuple[Key, etree._Element]]:
+    """Devices with what identifies them on both hosts."""
+    counts: dict[str, int] = {}
+    for node in devices:
+        tag = str(node.tag)
+        counts[tag] = counts.get(tag, -1) + 1
+        identify = _IDENTITY.get(tag)
+        identity = identify(node) if identify else None
+        yield (tag, *(identity or (str(counts[tag]),))), node
+
+
+def _attribute(path: str, *names: str) -> Callable[[etree._Element], tuple[str, ...] | None]:
+    def read(node: etree._Element) -> tuple[str, ...] | None:
+        found = node if path == "." else node.find(path)
+        values = tuple(found.get(name, "") for name in names) if found is not None else ()
+        return values if any(values) else None
+
+    return read
+
+
+_IDENTITY: dict[str, Callable[[etree._Element], tuple[str, ...] | None]] = {
+    "disk": _attribute("target", "dev"),
+    "interface": _attribute("mac", "address"),
+    "controller": _attribute(".", "type", "index"),
+    "graphics": _attribute(".", "type"),
+    "channel": _attribute("target", "name"),
+    "serial": _attribute("target", "port"),
+    "console": _attribute("target", "port"),
+    "input": _attribute(".", "type", "bus"),
+}
+
+
+def _controller(node: etree._Element) -> etree._Element:
+    """A controller as libvirt had made it, without its name in the running guest."""
+    plain = etree.Element("controller")
+    for name in ("type", "index", "model", "ports"):
+        if name in node.attrib:
+            plain.set(name, str(node.get(name)))
+    for child in node:
+        if child.tag in ("model", "target", "address"):
+            plain.append(_plain_copy(child))
+    return plain
+
+
+def _plain_copy(node: etree._Element) -> etree._Element:
+    """A copy of an element's attributes; content, of which addresses have none, is left out."""
+    return etree.Element(
+        str(node.tag), {str(name): str(value) for name, value in node.attrib.items()}
+    )
+
+
+def _replace(node: etree._Element, other: etree._Element, name: str) -> None:
+    """Put the other's child of that name in the place of ours, be it there or not."""
+    ours, theirs = node.find(name), other.find(name)
+    if theirs is not None:
+        theirs = copy.deepcopy(theirs)
+    if ours is not None and theirs is not None:
+        node.replace(ours, theirs)
+    elif ours is not None:
+        node.remove(ours)
+    elif theirs is not None:
+        node.append(theirs)
+
+
+def _replace_text(node: etree._Element | None, other: etree._Element | None, name: str) -> None:
+    if node is None or other is None:
+        return
+    ours, theirs = node.find(name), other.find(name)
+    if ours is not None and theirs is not None:
+        ours.text = theirs.text
+
+
+def _take_attribute(node: etree._Element, other: etree._Element, name: str) -> None:
+    if other.get(name) is not None:
+        node.set(name, str(other.get(name)))

@@ -1,0 +1,355 @@
+"""The source moves a running guest: offer, have it prepared, send, watch, and settle the end."""
+
+import contextlib
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator
+
+from kvmdriver import exception
+from kvmdriver.definition.migration import live_definition
+from kvmdriver.hypervisor import xml
+from kvmdriver.hypervisor.connection import PendingCall
+from kvmdriver.hypervisor.domain import Domain
+from kvmdriver.hypervisor.events import SUSPENDED_FOR_MIGRATION
+from kvmdriver.hypervisor.migration import MigrationSettings
+from kvmdriver.hypervisor.record import Owner, Record, Task
+from kvmdriver.model import (
+    Migration,
+    MigrationCheck,
+    MigrationOffer,
+    MigrationOptions,
+    MigrationPlan,
+    MigrationPolicy,
+    MigrationView,
+)
+from kvmdriver.model.migration import MigrationKind, MigrationState
+from kvmdriver.operations.context import Context
+from kvmdriver.operations.migrate import offer as offers
+from kvmdriver.operations.migrate.check import OUTGOING, refuse
+from kvmdriver.operations.migrate.converge import predict
+from kvmdriver.operations.migrate.neighbour import Neighbour
+from kvmdriver.operations.migrate.reach import unreachable
+from kvmdriver.operations.migrate.settle import send_file, settle
+from kvmdriver.operations.migrate.table import Wishes
+from kvmdriver.operations.migrate.watch import Watch
+from kvmdriver.progress import Progress, ignore
+from kvmdriver.storage.copy import remove_file
+
+LOG = logging.getLogger(__name__)
+
+
+class Move:
+    """One instance on its way out of this host; ``state`` names the step that it is in."""
+
+    def __init__(
+        self,
+        context: Context,
+        domain: Domain,
+        record: Record,
+        offer: MigrationOffer,
+        neighbour: Neighbour,
+        policy: MigrationPolicy,
+    ):
+        self.context = context
+        self.domain = domain
+        self.record = record
+        self.offer = offer
+        self.neighbour = neighbour
+        self.policy = policy
+        self.view = MigrationView(
+            id=offer.id,
+            instance=domain.name,
+            uuid=domain.uuid,
+            kind=offer.kind,
+            source=context.host,
+            destination=neighbour.host,
+            state="prepare",
+        )
+        self.wishes: Wishes = context.migrations.begin(self.view, policy)
+        self._began = time.monotonic()
+
+    def update(self, **fields: object) -> None:
+        """Show how far it is."""
+        elapsed = round(time.monotonic() - self._began, 1)
+        self.view = self.view.changed(elapsed=elapsed, **fields)
+        self.context.migrations.put(self.view)
+
+    def keep(self, state: MigrationState, **fields: object) -> None:
+        """Note the state where a crash does not reach it: with the domain."""
+        task = self.record.task
+        assert task is not None and task.migration is not None  # noqa: S101 it has been begun
+        migration = task.migration.changed(state=state, **fields)
+        self.record = self.record.changed(task=task.changed(migration=migration))
+        self.context.hypervisor.save(self.domain, self.record)
+        self.update(state=state)
+
+    def prepare(self) -> MigrationPlan:
+        """Have the destination make ready."""
+        with _marker(self.context, self.offer):
+            return self.neighbour.prepare(self.offer)
+
+    def stop_if_asked(self) -> None:
+        """:raises kvmdriver.exception.MigrationAborted: an operator wants the end of it."""
+        if self.wishes.abort:
+            raise exception.MigrationAborted("aborted by an operator", instance=self.domain.name)
+
+
+def check(
+    context: Context,
+    name_or_uuid: str,
+    neighbour: Neighbour,
+    options: MigrationOptions,
+    kind: MigrationKind = "live",
+) -> MigrationCheck:
+    """Whether an instance could move, with all reasons against it. Changes nothing."""
+    with context.exclusively(name_or_uuid) as (domain, record):
+        offer = offers.make_offer(context, domain, record, kind, options)
+        problems = offers.check_source(context, domain, record, kind)
+        with _marker(context, offer):
+            answer = neighbour.check(offer)
+        if kind == "live":
+            problems += unreachable(answer.uri)
+        problems += answer.problems
+        rate = None
+        if kind == "live" and domain.is_active():
+            rate = _dirty_rate(context, domain)
+        return MigrationCheck(
+            instance=domain.name,
+            destination=neighbour.host,
+            kind=kind,
+            possible=not problems,
+            problems=tuple(problems),
+            warnings=answer.warnings,
+            shared=answer.shared,
+            dirty_rate=rate,
+        )
+
+
+def live_migrate(
+    context: Context,
+    name_or_uuid: str,
+    neighbour: Neighbour,
+    options: MigrationOptions,
+    *,
+    request_id: str | None = None,
+    progress: Progress = ignore,
+) -> MigrationView:
+    """Move a running guest to another host.
+
+    :raises kvmdriver.exception.MigrationRefused: it cannot be done; nothing has been changed.
+    :raises kvmdriver.exception.MigrationFailed: it has failed; the guest runs here as before.
+    :raises kvmdriver.exception.MigrationUnresolved: it is not known where the guest is.
+    """
+    move = begin(context, name_or_uuid, neighbour, options, "live", request_id)
+    before_switch = True
+    cause: exception.KVMDriverError | None = None
+    try:
+        plan = move.prepare()
+        send_files(move, plan, progress)
+        _foresee(move)
+        with context.events.expect(
+            move.domain.uuid, "suspended", detail=SUSPENDED_FOR_MIGRATION
+        ) as switched:
+            try:
+                _run(move, plan, progress)
+            finally:
+                before_switch = switched.event is None
+    except exception.KVMDriverError as error:
+        LOG.warning("%s: the migration to %s: %s", move.domain.name, neighbour.host, error)
+        cause = error
+        if not before_switch:
+            # it may run there: two of it would spoil the disks, one that waits does not
+            with contextlib.suppress(exception.KVMDriverError):
+                move.domain.pause()
+    return settle(
+        context,
+        move.view,
+        neighbour,
+        before_switch=before_switch,
+        cause=cause,
+    )
+
+
+def begin(
+    context: Context,
+    name_or_uuid: str,
+    neighbour: Neighbour,
+    options: MigrationOptions,
+    kind: MigrationKind,
+    request_id: str | None,
+) -> Move:
+    """Ask both sides whether it can be done; from then on the instance is busy.
+
+    :raises kvmdriver.exception.MigrationRefused: it cannot; with all reasons of both sides.
+    """
+    if neighbour.host == context.host:
+        raise exception.InvalidRequest(
+            "the instance is on that host already",
+            field="destination",
+            value=neighbour.host,
+            instance=name_or_uuid,
+            remedy="name another host",
+        )
+    with context.exclusively(name_or_uuid) as (domain, record):
+        offer = offers.make_offer(context, domain, record, kind, options)
+        problems = offers.check_source(context, domain, record, kind)
+        with _marker(context, offer):
+            answer = neighbour.check(offer)
+        copied = 0 if answer.shared else sum(disk.size for disk in offer.disks)
+        policy = offers.policy_of(context, options, record.instance, copied)
+        problems += answer.problems
+        if kind == "live":
+            problems += unreachable(answer.uri)
+        refuse(record.instance, neighbour.host, problems)
+        for warning in answer.warnings:
+            LOG.warning("%s: %s", domain.name, warning)
+        if not answer.post_copy:
+            policy = policy.changed(post_copy=False)
+        migration = Migration(
+            id=offer.id,
+            kind=kind,
+            peer=neighbour.host,
+            state="prepare",
+            shared=answer.shared,
+            autostart=offer.autostart,
+            was_active=offer.active,
+            was_paused=domain.status() == "paused",
+            request_id=request_id,
+        )
+        task = Task(
+            name=OUTGOING, owner=Owner.current(), request_id=request_id, migration=migration
+        )
+        record = record.changed(task=task)
+        context.hypervisor.save(domain, record)
+        # a host that boots must not start what has gone to another one
+        domain.set_autostart(False)
+        return Move(context, domain, record, offer, neighbour, policy)
+
+
+def send_files(move: Move, plan: MigrationPlan, progress: Progress) -> None:
+    """Send what the destination wants of the instance's files."""
+    context, layout = move.context, move.context.store.layout(move.domain.uuid)
+
+    def watched(stage: str, done: int, total: int | None, unit: str = "bytes") -> None:
+        move.stop_if_asked()
+        progress(stage, done, total, unit)
+
+    if not plan.wanted:
+        return
+    target = move.neighbour.receiver(move.domain.uuid, move.offer.id)
+    for file in plan.wanted:
+        directory = layout.directory if file.place == "instance" else context.store.cache_directory
+        move.stop_if_asked()
+        path = os.path.join(directory, file.name)
+        send_file(context, target, path, file.name, watched)
+
+
+def _run(move: Move, plan: MigrationPlan, progress: Progress) -> None:
+    """Have libvirt do it, and see to it that it ends."""
+    move.stop_if_asked()
+    conf = move.context.conf.kvm_migration
+    move.keep("run")
+    settings = MigrationSettings(
+        uri=plan.uri,
+        definition=live_definition(move.domain.migratable_xml(), xml.parse(plan.definition)),
+        address=plan.address,
+        port=plan.memory_port,
+        disks=plan.copied_disks,
+        disk_port=plan.disk_port,
+        full_copy=move.offer.full_copy,
+        bandwidth=move.policy.bandwidth,
+        parallel_connections=conf.parallel_connections,
+        native_tls=conf.native_tls,
+        tunnelled=conf.tunnelled,
+        auto_converge=move.policy.auto_converge,
+        post_copy=move.policy.post_copy,
+    )
+    pending = move.domain.start_migration(settings)
+    follow(move.context, move.domain, move.view, move.wishes, pending.wait, progress)
+    _result(pending)
+
+
+def follow(
+    context: Context,
+    domain: Domain,
+    view: MigrationView,
+    wishes: Wishes,
+    wait: Callable[[float], bool],
+    progress: Progress = ignore,
+) -> None:
+    """Watch a migration that libvirt does until it ends.
+
+    :param wait: waits so many seconds for the end, and tells whether it has come.
+    """
+    watch = Watch(context, domain, view, wishes, progress)
+    while not wait(watch.pause):
+        watch.look()
+
+
+def _result(pending: PendingCall) -> None:
+    try:
+        pending.result()
+    except exception.HypervisorUnavailable:
+        raise
+    except exception.MigrationAborted:
+        raise
+    except exception.KVMDriverError as error:
+        raise exception.MigrationFailed(
+            error.message, instance=error.instance, remedy=error.remedy
+        ) from error
+
+
+def _foresee(move: Move) -> None:
+    """Tell beforehand whether it will end, where both rates can be known."""
+    rate = _dirty_rate(move.context, move.domain)
+    memory = move.offer.instance.memory
+    if rate is None or memory is None:
+        return
+    move.update(dirty_rate=rate)
+    bandwidth, policy = float(move.policy.bandwidth), move.policy
+    if not bandwidth:
+        LOG.info("%s: the guest dirties %.0f MiB/s", move.domain.name, rate)
+        return
+    seconds = predict(memory.current_mib, rate, bandwidth, policy.max_downtime)
+    move.update(estimate=seconds)
+    if seconds is None:
+        helps = [name for name in ("auto_converge", "post_copy") if getattr(policy, name)]
+        LOG.warning(
+            "%s: the guest dirties %.0f MiB/s, at most %.0f MiB/s are sent: it will %s",
+            move.domain.name,
+            rate,
+            bandwidth,
+            f"need {' or '.join(helps)}"
+            if helps
+            else f"end by its timeout ({policy.timeout_action})",
+        )
+
+
+def _dirty_rate(context: Context, domain: Domain) -> float | None:
+    seconds = context.conf.kvm_migration.dirty_rate_seconds
+    if not seconds:
+        return None
+    try:
+        domain.start_dirty_rate(seconds)
+        deadline = time.monotonic() + seconds + 2
+        while time.monotonic() < deadline:
+            time.sleep(0.1 if time.monotonic() > deadline - 2 else seconds - 0.9)
+            found = context.hypervisor.dirty_rate(domain)
+            if found is not None:
+                return found
+    except exception.KVMDriverError as error:
+        LOG.info("%s: the dirty rate cannot be measured: %s", domain.name, error)
+    return None
+
+
+@contextlib.contextmanager
+def _marker(context: Context, offer: MigrationOffer) -> Iterator[None]:
+    """A file in the instance's directory, by which a host that shares it knows that it does."""
+    path = context.store.layout(offer.instance.uuid).file(offer.marker)
+    with open(path, "w"):
+        pass
+    try:
+        yield
+    finally:
+        remove_file(path)

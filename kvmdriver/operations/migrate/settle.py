@@ -1,0 +1,305 @@
+"""Ending a migration, from whatever state it is in: the guest is on one host, the other is clean.
+
+Every step can be taken again, so that whoever was cut off, or is called twice, gets to the same end.
+"""
+
+import contextlib
+import logging
+import tempfile
+import time
+
+from kvmdriver import exception, privsep
+from kvmdriver.hypervisor.domain import Domain
+from kvmdriver.hypervisor.migration import JobProgress, Presence
+from kvmdriver.hypervisor.record import Record
+from kvmdriver.model import FileReceiver, Migration, MigrationView
+from kvmdriver.model.migration import DestinationState
+from kvmdriver.operations.context import Context
+from kvmdriver.operations.migrate.check import INCOMING, OUTGOING
+from kvmdriver.operations.migrate.neighbour import Neighbour
+from kvmdriver.operations.migrate.outcome import GRACE, Verdict, decide
+from kvmdriver.operations.migrate.prepare import CONSOLE_LOG, forget, remove_incoming
+from kvmdriver.progress import Progress, ignore
+from kvmdriver.storage import stream
+
+LOG = logging.getLogger(__name__)
+
+_STEP = 0.5
+# virtlogd starts a new file at 2 MiB (virtlogd.conf, max_size)
+_LOG_BYTES = 4 * 1024 * 1024
+
+
+def settle(
+    context: Context,
+    view: MigrationView,
+    neighbour: Neighbour,
+    *,
+    before_switch: bool = False,
+    cause: exception.KVMDriverError | None = None,
+) -> MigrationView:
+    """The source ends a migration that libvirt does not work on any more.
+
+    :param before_switch: the guest is known not to have left.
+    :param cause: why it has ended early, where that is known; raised if it did.
+    :raises kvmdriver.exception.MigrationUnresolved: it cannot be told who has the guest.
+    """
+    began = time.monotonic()
+    while True:
+        waited = time.monotonic() - began
+        try:
+            verdict = _verdict(context, view, neighbour, before_switch, waited)
+        except exception.HypervisorUnavailable as error:
+            raise _unresolved(context, view, error) from error
+        if verdict != "wait":
+            break
+        if waited > GRACE:
+            raise _unresolved(context, view, cause)
+        time.sleep(_STEP)
+    try:
+        if verdict == "finish":
+            return _finish(context, view, neighbour)
+        _roll_back(context, view, neighbour)
+    except (exception.HypervisorUnavailable, exception.AgentUnreachable) as error:
+        raise _unresolved(context, view, error) from error
+    if cause is None:
+        cause = exception.MigrationFailed(
+            "the migration was cut off; the instance is where it was", instance=view.instance
+        )
+    aborted = isinstance(cause, exception.MigrationAborted)
+    latest = _latest(context, view)
+    context.migrations.put(
+        latest.changed(state="aborted" if aborted else "failed", error=cause.message)
+    )
+    raise cause
+
+
+def _verdict(
+    context: Context,
+    view: MigrationView,
+    neighbour: Neighbour,
+    before_switch: bool,
+    waited: float,
+) -> Verdict:
+    domain = context.hypervisor.find(view.uuid)
+    if domain is None:
+        return "finish"
+    there: DestinationState | None
+    try:
+        there = neighbour.destination_state(view.uuid, view.id)
+    except exception.KVMDriverError as error:
+        LOG.warning("%s: %s cannot be asked: %s", view.instance, neighbour.host, error)
+        there = None
+    here: Presence = domain.presence()
+    moving = domain.migration_progress() is not None if domain.is_active() else False
+    verdict = decide(here, there, moving=moving, before_switch=before_switch, waited=waited)
+    if there is None and verdict == "wait":
+        raise _unresolved(context, view, None)
+    LOG.info(
+        "%s: the guest is %s here and %s on %s: %s",
+        view.instance, here, there, neighbour.host, verdict,
+    )  # fmt: skip
+    return verdict
+
+
+def _unresolved(
+    context: Context, view: MigrationView, cause: exception.KVMDriverError | None
+) -> exception.KVMDriverError:
+    latest = _latest(context, view)
+    context.migrations.put(latest.changed(state="unresolved", error=cause and cause.message))
+    context.migrations.end(view.id)
+    context.migrations.activity.set()
+    return exception.MigrationUnresolved(
+        f"it is not known whether {view.instance} is on {view.source} or on {view.destination}: "
+        f"{cause.message if cause else 'the other host does not answer'}",
+        instance=view.instance,
+    )
+
+
+def _latest(context: Context, view: MigrationView) -> MigrationView:
+    return context.migrations.find(view.id) or view
+
+
+# The source
+
+
+def _finish(context: Context, view: MigrationView, neighbour: Neighbour) -> MigrationView:
+    """The guest is there: what is left of it here goes."""
+    with context.locks.hold(view.uuid):
+        domain = context.hypervisor.find(view.uuid)
+        record = context.record(view.uuid)
+        summary: dict[str, object] = {}
+        context.migrations.put(_latest(context, view).changed(state="finish"))
+        if domain is not None and record is not None:
+            migration = _migration_of(record, OUTGOING, view.id)
+            with contextlib.suppress(exception.KVMDriverError):
+                summary = _summary(domain.last_migration())
+            domain.destroy()
+            if migration is not None and not migration.shared:
+                _send_console_log(context, view, neighbour)
+        neighbour.finish(view.uuid, view.id)
+        if domain is not None and record is not None and migration is not None:
+            if not migration.shared:
+                context.store.remove(view.uuid)
+            forget(domain)
+    ended = _latest(context, view).changed(state="completed", error=None, **summary)
+    context.migrations.put(ended)
+    LOG.info("%s has moved to %s", view.instance, neighbour.host)
+    return ended
+
+
+def _summary(last: JobProgress | None) -> dict[str, object]:
+    """What to show of a migration that is over."""
+    if last is None:
+        return {}
+    seconds = last.elapsed / 1000
+    sent = last.memory_sent + last.disk_total
+    return {
+        "elapsed": round(seconds, 2),
+        "memory_total": round(last.memory_total, 1),
+        "memory_left": 0.0,
+        "disk_total": round(last.disk_total, 1),
+        "disk_left": 0.0,
+        "rate": round(sent / seconds, 1) if seconds else None,
+        "iteration": last.iteration,
+        "downtime": last.downtime,
+        "estimate": 0.0,
+        "expected_downtime": None,
+    }
+
+
+def _send_console_log(context: Context, view: MigrationView, neighbour: Neighbour) -> None:
+    """What the guest has printed so far goes with it. Its loss is no reason to lose more."""
+    path = context.store.layout(view.uuid).console_log
+    try:
+        data = privsep.read_tail(path, _LOG_BYTES)
+    except OSError:
+        return
+    try:
+        target = neighbour.receiver(view.uuid, view.id)
+        with tempfile.TemporaryFile() as log:
+            log.write(data)
+            log.flush()
+            send_file(context, target, log.fileno(), CONSOLE_LOG)
+    except exception.KVMDriverError as error:
+        LOG.warning("%s: the console log stays behind: %s", view.instance, error)
+
+
+def send_file(
+    context: Context,
+    target: FileReceiver,
+    source: str | int,
+    name: str,
+    progress: Progress = ignore,
+) -> None:
+    """Send one file to another host."""
+    conf = context.conf.kvm_migration
+    stream.send(
+        source,
+        name,
+        address=target.address,
+        port=target.port,
+        token=target.token,
+        tls=stream.tls_context(conf.tls_directory, "client") if conf.native_tls else None,
+        stage=f"send {name}",
+        progress=progress,
+    )
+
+
+def _roll_back(context: Context, view: MigrationView, neighbour: Neighbour) -> None:
+    """The guest stays: it goes on here, and what was made for it there goes."""
+    context.migrations.put(_latest(context, view).changed(state="roll-back"))
+    with context.locks.hold(view.uuid):
+        domain = context.hypervisor.domain(view.uuid)
+        record = context.record(view.uuid)
+        migration = _migration_of(record, OUTGOING, view.id) if record else None
+        if record is None or migration is None:
+            return
+        _go_on(domain, migration)
+        domain.set_autostart(migration.autostart)
+        context.hypervisor.save(domain, record.changed(task=None))
+    try:
+        neighbour.roll_back(view.uuid, view.id)
+    except exception.KVMDriverError as error:
+        # it asks us, and cleans up by itself, as soon as it can
+        LOG.warning("%s: %s cannot be cleaned yet: %s", view.instance, neighbour.host, error)
+
+
+def _go_on(domain: Domain, migration: Migration) -> None:
+    status = domain.status()
+    if status == "paused" and not migration.was_paused:
+        domain.unpause()
+    elif domain.presence() == "off" and migration.autostart and migration.was_active:
+        # the host has booted in the meantime, and did not start it as it would have otherwise
+        domain.start()
+
+
+# The destination
+
+
+def destination_state(context: Context, uuid: str, identity: str) -> DestinationState:
+    """What this host, as the destination of a migration, has of an instance."""
+    domain = context.hypervisor.find(uuid)
+    record = context.record(uuid)
+    if domain is None or record is None:
+        return "none"
+    migration = _migration_of(record, INCOMING, identity)
+    if migration is None:
+        # one that came, and has been made an instance like others since; or has always been one
+        return "here" if record.task is None or record.task.name != INCOMING else "none"
+    found: dict[Presence, DestinationState] = {
+        "on": "here",
+        "lost": "lost",
+        "handed-over": "incoming",
+        "post-copy": "incoming",
+        "moving-in": "incoming",
+    }
+    if migration.state == "finish":
+        return "here"
+    return found.get(domain.presence(), "prepared")
+
+
+def finish_incoming(context: Context, uuid: str, identity: str) -> None:
+    """The instance is this host's own now. Nothing happens when it is already.
+
+    A guest that died on the way is started again from its disks.
+    """
+    with context.locks.hold(uuid):
+        domain = context.hypervisor.domain(uuid)
+        record = context.record(uuid)
+        migration = _migration_of(record, INCOMING, identity) if record else None
+        if record is None or migration is None:
+            return
+        if domain.presence() == "lost":
+            LOG.error("%s: its memory was lost on the way, it is started again", domain.name)
+            domain.destroy()
+            domain.start()
+        domain.set_autostart(migration.autostart)
+        context.hypervisor.save(
+            domain, record.changed(task=None).with_request(migration.request_id)
+        )
+    context.arrivals.end(identity)
+
+
+def roll_back_incoming(context: Context, uuid: str, identity: str) -> None:
+    """Remove what was made for a migration that does not come. Nothing happens when it is gone.
+
+    :raises kvmdriver.exception.InvalidState: the guest runs here.
+    """
+    with context.locks.hold(uuid):
+        domain = context.hypervisor.find(uuid)
+        record = context.record(uuid)
+        if domain is None or record is None:
+            context.arrivals.end(identity)
+            return
+        if _migration_of(record, INCOMING, identity) is None:
+            return
+        if destination_state(context, uuid, identity) == "here":
+            raise exception.InvalidState("the guest runs here already", instance=domain.name)
+        remove_incoming(context, domain)
+
+
+def _migration_of(record: Record, task_name: str, identity: str) -> Migration | None:
+    task = record.task
+    if task is None or task.name != task_name or task.migration is None:
+        return None
+    return task.migration if task.migration.id == identity else None

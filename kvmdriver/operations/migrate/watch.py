@@ -1,0 +1,143 @@
+"""Looking at a migration that libvirt does, and acting on what is seen and on what is wished."""
+
+import logging
+
+from kvmdriver import exception
+from kvmdriver.hypervisor.domain import Domain
+from kvmdriver.hypervisor.migration import JobProgress
+from kvmdriver.model import MigrationPolicy, MigrationView
+from kvmdriver.operations.context import Context
+from kvmdriver.operations.migrate.converge import Convergence, Decision, Sample
+from kvmdriver.operations.migrate.table import Wishes
+from kvmdriver.progress import Progress
+
+LOG = logging.getLogger(__name__)
+
+# Seconds between two looks; the end is not waited for in this way, it comes by itself.
+_LOOK = 0.5
+
+
+class Watch:
+    """Shows a migration as it goes, lets it converge, and carries wishes out."""
+
+    pause = _LOOK
+
+    def __init__(
+        self,
+        context: Context,
+        domain: Domain,
+        view: MigrationView,
+        wishes: Wishes,
+        progress: Progress,
+    ):
+        self._context = context
+        self._domain = domain
+        self._view = view
+        self._wishes = wishes
+        self._progress = progress
+        self._policy = wishes.policy or MigrationPolicy()
+        self._convergence = Convergence(self._policy)
+        self._started = False
+
+    def look(self) -> None:
+        """Have one look. A libvirtd that does not answer is not the end: the migration's own is."""
+        try:
+            seen = self._domain.migration_progress()
+            if seen is None:
+                return
+            if not self._started:
+                self._started = True
+                self._domain.set_migration_downtime(self._policy.downtime)
+            self._take_wishes(seen)
+            decision = self._convergence.observe(_sample(seen))
+            self._show(seen)
+            if decision is not None:
+                self._carry_out(decision)
+        except exception.InvalidState:
+            return  # it has just ended
+        except exception.KVMDriverError as error:
+            LOG.warning("%s: cannot look at the migration: %s", self._domain.name, error)
+
+    def _take_wishes(self, seen: JobProgress) -> None:
+        wishes = self._wishes
+        if wishes.abort:
+            wishes.abort = False
+            self._domain.abort_job()
+            self._note("aborted by an operator")
+        elif wishes.force:
+            wishes.force = False
+            if self._policy.post_copy and not seen.post_copy:
+                self._carry_out(Decision("post-copy", "an operator wants it to end"))
+            else:
+                self._carry_out(Decision("pause", "an operator wants it to end"))
+        new = wishes.policy
+        if new is not None and new != self._policy:
+            if new.bandwidth != self._policy.bandwidth:
+                self._domain.set_migration_bandwidth(new.bandwidth)
+                self._note(f"bandwidth is {new.bandwidth or 'unlimited'} MiB/s now")
+            if new.downtime != self._policy.downtime:
+                self._domain.set_migration_downtime(new.downtime)
+                self._convergence.downtime = new.downtime
+                self._note(f"downtime is {new.downtime} ms now")
+            self._policy = self._convergence.policy = new
+
+    def _carry_out(self, decision: Decision) -> None:
+        self._note(f"{decision.action}: {decision.reason}")
+        if decision.action == "downtime":
+            self._domain.set_migration_downtime(decision.downtime)
+        elif decision.action == "post-copy":
+            self._domain.start_post_copy()
+        elif decision.action == "pause":
+            self._domain.pause()
+        else:
+            self._domain.abort_job()
+
+    def _note(self, text: str) -> None:
+        LOG.info("%s: migration to %s: %s", self._domain.name, self._view.destination, text)
+        self._put(decisions=(*self._view.decisions, text)[-50:])
+
+    def _show(self, seen: JobProgress) -> None:
+        found = self._convergence
+        handed_over = self._domain.presence() in ("handed-over", "post-copy")
+        self._put(
+            state="switch-over" if handed_over else "run",
+            elapsed=round(seen.elapsed / 1000, 1),
+            memory_total=_round(seen.memory_total),
+            memory_left=_round(seen.memory_left),
+            disk_total=_round(seen.disk_total),
+            disk_left=_round(seen.disk_left),
+            rate=_round(found.rate),
+            dirty_rate=_round(seen.dirty_rate),
+            iteration=seen.iteration,
+            throttle=seen.throttle,
+            post_copy=seen.post_copy or self._domain.presence() == "post-copy",
+            downtime_limit=found.downtime,
+            expected_downtime=found.expected_downtime,
+            estimate=_round(found.estimate),
+        )
+        total = seen.memory_total + seen.disk_total
+        left = seen.memory_left + seen.disk_left
+        mib = 1024 * 1024
+        self._progress("migrate", int((total - left) * mib), int(total * mib) or None)
+
+    def _put(self, **fields: object) -> None:
+        self._view = self._view.changed(**fields)
+        self._context.migrations.put(self._view)
+
+
+def _sample(seen: JobProgress) -> Sample:
+    return Sample(
+        seconds=seen.elapsed / 1000,
+        sent=seen.memory_sent + seen.disk_total - seen.disk_left,
+        left=seen.memory_left,
+        dirty_rate=seen.dirty_rate,
+        iteration=seen.iteration,
+        disk_left=seen.disk_left,
+        disk_total=seen.disk_total,
+        throttle=seen.throttle,
+        post_copy=seen.post_copy,
+    )
+
+
+def _round(value: float | None) -> float | None:
+    return None if value is None else round(value, 1)
