@@ -43,6 +43,7 @@ from kvmdriver.model import (
     Vcpus,
 )
 from kvmdriver.model.migration import DestinationState, MigrationKind
+from kvmdriver.neighbour import Neighbour, Neighbours
 from kvmdriver.operations import (
     attach,
     clone,
@@ -54,13 +55,13 @@ from kvmdriver.operations import (
     resize,
     snapshot,
     spawn,
+    storage_move,
     view,
 )
 from kvmdriver.operations.context import Context
 from kvmdriver.operations.locks import InstanceLocks
 from kvmdriver.operations.migrate import check as migration_check
-from kvmdriver.operations.migrate import control, live, prepare, recover, settle
-from kvmdriver.operations.migrate.neighbour import Neighbour, Neighbours
+from kvmdriver.operations.migrate import cold, control, live, prepare, recover, settle
 from kvmdriver.progress import Progress, ignore
 from kvmdriver.storage.image_cache import ImageCache
 from kvmdriver.storage.qemu_img import QemuImg
@@ -164,6 +165,27 @@ class KVMDriver:
             path,
             disk_name=disk,
             image_format=image_format,
+            request_id=request_id,
+            progress=progress,
+        )
+
+    def move_disk(
+        self,
+        instance: str,
+        disk: str,
+        *,
+        directory: str | None = None,
+        disk_format: str | None = None,
+        request_id: str | None = None,
+        progress: Progress = ignore,
+    ) -> DiskView:
+        """Move a disk to another directory or format, while its guest runs."""
+        return storage_move.move_disk(
+            self._context,
+            instance,
+            disk,
+            directory=directory,
+            disk_format=disk_format,
             request_id=request_id,
             progress=progress,
         )
@@ -273,6 +295,19 @@ class KVMDriver:
             options,
             request_id=request_id,
             progress=progress,
+        )
+
+    def cold_migration(
+        self,
+        instance: str,
+        destination: Neighbour,
+        *,
+        request_id: str | None = None,
+        progress: Progress = ignore,
+    ) -> MigrationView:
+        """Move a stopped instance to another host."""
+        return cold.cold_migrate(
+            self._context, instance, destination, request_id=request_id, progress=progress
         )
 
     def check_migration(

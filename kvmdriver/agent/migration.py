@@ -15,7 +15,7 @@ from kvmdriver.model import (
     MigrationPlan,
 )
 from kvmdriver.model.migration import DestinationState
-from kvmdriver.operations.migrate.neighbour import Neighbour, Neighbours
+from kvmdriver.neighbour import Neighbour, Neighbours
 
 # Seconds within which another agent answers a short question, or is taken for dead.
 _SHORT = 10
@@ -36,6 +36,26 @@ class MigrationMethods(Methods):
             request.instance,
             self._neighbours(request.destination),
             request.options,
+            request_id=call.request_id,
+            progress=call.progress,
+        )
+
+    @changes(requests.ColdMigration, "cold_migration")
+    def cold_migration(self, request: requests.ColdMigration, call: Call) -> Any:
+        return self._driver.cold_migration(
+            request.instance,
+            self._neighbours(request.destination),
+            request_id=call.request_id,
+            progress=call.progress,
+        )
+
+    @changes(requests.MoveDisk, "move_disk")
+    def move_disk(self, request: requests.MoveDisk, call: Call) -> Any:
+        return self._driver.move_disk(
+            request.instance,
+            request.disk,
+            directory=request.directory,
+            disk_format=request.format,
             request_id=call.request_id,
             progress=call.progress,
         )

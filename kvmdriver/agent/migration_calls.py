@@ -1,7 +1,7 @@
 """The client's calls about moving instances."""
 
 from kvmdriver.agent.caller import Caller, OnProgress
-from kvmdriver.model import MigrationCheck, MigrationOptions, MigrationView
+from kvmdriver.model import DiskView, MigrationCheck, MigrationOptions, MigrationView
 from kvmdriver.model.migration import MigrationKind
 
 _AS_CONFIGURED = MigrationOptions()
@@ -29,6 +29,42 @@ class MigrationCalls(Caller):
             options=options.to_wire(),
         )
         return MigrationView.model_validate(answer)
+
+    def cold_migration(
+        self,
+        instance: str,
+        destination: str,
+        *,
+        host: str | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> MigrationView:
+        """Move a stopped instance to another host."""
+        answer = self._change(
+            "cold_migration", host, on_progress, instance=instance, destination=destination
+        )
+        return MigrationView.model_validate(answer)
+
+    def move_disk(
+        self,
+        instance: str,
+        disk: str,
+        *,
+        directory: str | None = None,
+        disk_format: str | None = None,
+        host: str | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> DiskView:
+        """Move a disk to another directory of its host, or to another format."""
+        given = {"directory": directory, "format": disk_format}
+        answer = self._change(
+            "move_disk",
+            host,
+            on_progress,
+            instance=instance,
+            disk=disk,
+            **{name: value for name, value in given.items() if value is not None},
+        )
+        return DiskView.model_validate(answer)
 
     def check_migration(
         self,

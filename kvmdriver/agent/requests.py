@@ -126,13 +126,22 @@ class CompareCpu(Request):
     machine: Identifier | None = None
 
 
-class LiveMigration(InstanceRequest):
+class ColdMigration(InstanceRequest):
     destination: Identifier
+
+
+class LiveMigration(ColdMigration):
     options: MigrationOptions = MigrationOptions()
 
 
 class CheckMigration(LiveMigration):
     kind: MigrationKind = "live"
+
+
+class MoveDisk(InstanceRequest):
+    disk: DiskName
+    directory: Path | None = None
+    format: Literal["qcow2", "raw"] | None = None
 
 
 class MigrationOf(Request):

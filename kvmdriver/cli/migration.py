@@ -1,6 +1,7 @@
 """``kvmdriver server migrate`` and ``kvmdriver server migration ...``."""
 
 import argparse
+import os
 import sys
 import time
 from typing import Any
@@ -39,13 +40,16 @@ def _options(args: argparse.Namespace) -> MigrationOptions:
 
 
 class Migrate(InstanceCommand, ShowBase):
-    """Move an instance to another host while it runs, or see whether it could."""
+    """Move an instance to another host, while it runs or stopped, or see whether it could."""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
         parser.add_argument("destination", metavar="HOST", help="name of the other host's agent")
         parser.add_argument(
             "--check", action="store_true", help="only tell what speaks against it"
+        )
+        parser.add_argument(
+            "--cold", action="store_true", help="move a stopped instance; it stays stopped"
         )
         parser.add_argument(
             "--full-copy",
@@ -67,14 +71,20 @@ class Migrate(InstanceCommand, ShowBase):
     def take_action(self, args: argparse.Namespace) -> Any:
         if args.check:
             found = self.client.check_migration(
-                args.instance, args.destination, options=_options(args)
+                args.instance,
+                args.destination,
+                kind="cold" if args.cold else "live",
+                options=_options(args),
             )
             self.failed = not found.possible
             return rows_of(found)
         with ProgressBar() as bar:
-            view = self.client.live_migration(
-                args.instance, args.destination, options=_options(args), on_progress=bar
-            )
+            if args.cold:
+                view = self.client.cold_migration(args.instance, args.destination, on_progress=bar)
+            else:
+                view = self.client.live_migration(
+                    args.instance, args.destination, options=_options(args), on_progress=bar
+                )
         return rows_of(view)
 
     failed = False
@@ -180,3 +190,26 @@ class SetMigration(InstanceCommand, Base):
 
     def take_action(self, args: argparse.Namespace) -> None:
         self.client.set_migration(args.instance, _options(args))
+
+
+class MoveDisk(InstanceCommand, ShowBase):
+    """Move a disk to another directory of its host, or to another format, while the guest runs."""
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        parser.add_argument("disk", metavar="DISK", help="target name, e.g. vda")
+        parser.add_argument("--directory", metavar="PATH", help="default: where it is")
+        parser.add_argument("--format", choices=("qcow2", "raw"), help="default: as it is")
+        return parser
+
+    def take_action(self, args: argparse.Namespace) -> Any:
+        directory = None if args.directory is None else os.path.abspath(args.directory)
+        with ProgressBar() as bar:
+            view = self.client.move_disk(
+                args.instance,
+                args.disk,
+                directory=directory,
+                disk_format=args.format,
+                on_progress=bar,
+            )
+        return rows_of(view)

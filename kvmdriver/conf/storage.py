@@ -30,6 +30,15 @@ files to write. The local command line, run without an agent, may name any file 
 read. An empty list allows no file; ``/`` allows every file of the host to every RPC client.
 """,
     ),
+    cfg.ListOpt(
+        "disk_directories",
+        default=[],
+        help="""
+Directories to which disks may be moved out of ``instances_path``, e.g. on faster or larger storage:
+kvmdriver server move disk. Each must exist, and QEMU must be able to reach it. Disks there are
+removed with their instance; empty: disks stay in ``instances_path``.
+""",
+    ),
     cfg.IntOpt(
         "max_image_gib",
         default=500,

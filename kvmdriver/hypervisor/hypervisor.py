@@ -97,8 +97,10 @@ class Hypervisor:
         return Domain(self.connection, raw)
 
     def summaries(self) -> list[stats.DomainSummary]:
-        """State and size of all domains, in one call."""
-        rows = self.connection.call_fresh("getAllDomainStats", stats.SUMMARY, 0)
+        """State and size of all domains, in one call, which waits for none that is busy."""
+        rows = self.connection.call_fresh(
+            "getAllDomainStats", stats.SUMMARY, libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT
+        )
         return [stats.summary(domain, values) for domain, values in rows]
 
     def power_states(self) -> dict[str, stats.PowerState]:

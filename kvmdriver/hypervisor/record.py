@@ -70,6 +70,8 @@ class Record(Model):
     digest: str | None = None
     task: Task | None = None
     requests: tuple[str, ...] = Field((), description="finished requests, oldest first")
+    came_by: str | None = None
+    """The migration by which the instance came here."""
 
     def with_request(self, request_id: str | None) -> "Record":
         """This record, with one more request remembered as done."""
@@ -95,6 +97,7 @@ class Record(Model):
         add("spec", self.instance.record_json())
         add("root", self.root)
         add("digest", self.digest)
+        add("came_by", self.came_by)
         if self.task is not None:
             add("task", self.task.model_dump_json(exclude_none=True))
         for request_id in self.requests:
@@ -119,6 +122,7 @@ class Record(Model):
             "instance": Instance.model_validate_json(spec),
             "root": text("root"),
             "digest": text("digest"),
+            "came_by": text("came_by"),
             "task": Task.model_validate_json(task) if task else None,
             "requests": tuple(
                 element.get("id", "") for element in root.iterfind(f"{{{NAMESPACE}}}request")

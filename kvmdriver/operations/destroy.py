@@ -4,6 +4,8 @@ from kvmdriver import exception
 from kvmdriver.hypervisor.domain import Domain
 from kvmdriver.hypervisor.record import Owner, Record, Task
 from kvmdriver.operations.context import Context, require_idle
+from kvmdriver.operations.storage_move import outside_disks
+from kvmdriver.storage.copy import remove_file
 
 
 def terminate(context: Context, name_or_uuid: str, *, keep_disks: bool = False) -> tuple[str, ...]:
@@ -35,6 +37,9 @@ def remove(context: Context, domain: Domain, record: Record, keep: tuple[str, ..
     """Everything that an instance consists of. The domain goes last: it is what remembers."""
     domain.destroy()
     context.store.remove(record.instance.uuid, keep)
+    for path in outside_disks(record.instance):
+        if path not in keep:
+            remove_file(path)
     domain.undefine()
 
 

@@ -6,7 +6,7 @@ import logging
 from kvmdriver import exception
 from kvmdriver.hypervisor.domain import Domain
 from kvmdriver.hypervisor.record import Record, Task
-from kvmdriver.operations import destroy
+from kvmdriver.operations import destroy, storage_move
 from kvmdriver.operations.context import Context
 from kvmdriver.storage.copy import remove_file
 
@@ -54,6 +54,10 @@ def _mend(context: Context, domain: Domain, record: Record, task: Task) -> str:
         keep = task.files if task.name == "delete" else ()
         destroy.remove(context, domain, record, keep)
         return "the instance was removed"
+    if task.name == storage_move.TASK:
+        record, outcome = storage_move.mend(context, domain, record, task)
+        context.hypervisor.save(domain, record)
+        return outcome
     outcome = "nothing was left behind"
     if task.files:
         removed = _remove_files(domain, task.files)

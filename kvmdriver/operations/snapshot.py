@@ -43,7 +43,7 @@ def snapshot(
     :returns: the real path of the image.
     """
     with context.exclusively(name_or_uuid) as (domain, record):
-        disk = _choose_disk(domain, record.instance, disk_name)
+        disk = choose_disk(domain, record.instance, disk_name)
         directory = context.images.check_path(os.path.dirname(path) or "/")
         if not os.path.isdir(directory):
             raise exception.InvalidRequest(
@@ -91,7 +91,11 @@ def snapshot(
         return target
 
 
-def _choose_disk(domain: Domain, instance: Instance, name: str | None) -> Disk:
+def choose_disk(domain: Domain, instance: Instance, name: str | None) -> Disk:
+    """The disk of that name, or the first.
+
+    :raises kvmdriver.exception.DeviceNotFound: there is none.
+    """
     disks = [d for d in instance.disks if d.device == "disk" and d.file is not None]
     for disk in disks:
         if name in (None, disk.name):

@@ -61,6 +61,10 @@ class QemuImg:
             command += ["-u", "-b", backing, "-F", "raw"]
         self._run([*command, path, str(size)], path)
 
+    def rename_backing(self, path: str, backing: str) -> None:
+        """Have an overlay of ours name its raw backing file by another path; nothing is copied."""
+        self._run(["rebase", "-q", "-u", "-f", "qcow2", "-b", backing, "-F", "raw", path], path)
+
     def convert(
         self,
         source: str,

@@ -25,9 +25,10 @@ ALLOWED = {
     "exception": set(),
     "progress": set(),
     "plugins": set(),
+    "neighbour": set(),
     "privsep": set(),
 }
-EVERYBODY = {"model", "conf", "exception", "progress", "plugins"}
+EVERYBODY = {"model", "conf", "exception", "progress", "plugins", "neighbour"}
 # Pure: no input or output, no clock, no configuration.
 IMPURE = {"os", "time", "subprocess", "socket", "random", "datetime", "oslo_config", "libvirt"}
 

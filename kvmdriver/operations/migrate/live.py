@@ -24,11 +24,11 @@ from kvmdriver.model import (
     MigrationView,
 )
 from kvmdriver.model.migration import MigrationKind, MigrationState
+from kvmdriver.neighbour import Neighbour
 from kvmdriver.operations.context import Context
 from kvmdriver.operations.migrate import offer as offers
 from kvmdriver.operations.migrate.check import OUTGOING, refuse
 from kvmdriver.operations.migrate.converge import predict
-from kvmdriver.operations.migrate.neighbour import Neighbour
 from kvmdriver.operations.migrate.reach import unreachable
 from kvmdriver.operations.migrate.settle import send_file, settle
 from kvmdriver.operations.migrate.table import Wishes
@@ -110,6 +110,8 @@ def check(
             answer = neighbour.check(offer)
         if kind == "live":
             problems += unreachable(answer.uri)
+        if answer.shared:
+            problems += offers.check_shared(record.instance)
         problems += answer.problems
         rate = None
         if kind == "live" and domain.is_active():
@@ -199,6 +201,8 @@ def begin(
         copied = 0 if answer.shared else sum(disk.size for disk in offer.disks)
         policy = offers.policy_of(context, options, record.instance, copied)
         problems += answer.problems
+        if answer.shared:
+            problems += offers.check_shared(record.instance)
         if kind == "live":
             problems += unreachable(answer.uri)
         refuse(record.instance, neighbour.host, problems)

@@ -24,6 +24,7 @@ from kvmdriver.model import (
 from kvmdriver.model.migration import MigrationKind
 from kvmdriver.operations import console, cpu, nested
 from kvmdriver.operations.context import Context
+from kvmdriver.operations.storage_move import outside_disks
 from kvmdriver.storage import inspect
 
 _GIB = 1024**3
@@ -169,6 +170,19 @@ def check_source(
             )
         )
     return found
+
+
+def check_shared(instance: Instance) -> list[Problem]:
+    """What speaks against a migration between hosts that share the instance's directory."""
+    return [
+        Problem(
+            code="unsupported",
+            field="disks",
+            message=f"{path} lies outside of the directory that the hosts share",
+            remedy="move the disk back first: kvmdriver server move disk",
+        )
+        for path in outside_disks(instance)
+    ]
 
 
 def problem_of(error: exception.KVMDriverError) -> Problem:

@@ -85,7 +85,7 @@ def prepare(context: Context, offer: MigrationOffer) -> MigrationPlan:
                 _make_disks(context, offer)
         ports = parse_ports(conf.ports)
         if not answer.shared:
-            _receive(context, record, wanted)
+            _receive(context, uuid, offer.id, wanted, live=offer.kind == "live")
         address = conf.inbound_address
         live = offer.kind == "live"
         disks = tuple(d.name for d in offer.disks) if live and not answer.shared else ()
@@ -218,7 +218,7 @@ def _make_disks(context: Context, offer: MigrationOffer) -> None:
 
 
 def receiver(context: Context, uuid: str, identity: str) -> FileReceiver:
-    """Where the files of an instance that moves here are taken.
+    """Where the files of an instance that moves here are taken, or of one that has just come.
 
     :raises kvmdriver.exception.InvalidState: that migration is not one to this host.
     """
@@ -227,30 +227,36 @@ def receiver(context: Context, uuid: str, identity: str) -> FileReceiver:
         return found
     record = context.record(uuid)
     task = record.task if record else None
-    known = task is not None and task.migration is not None and task.migration.id == identity
-    if record is None or not known:
+    migration = task.migration if task else None
+    known = migration is not None and migration.id == identity
+    if record is None or not (known or record.came_by == identity):
         raise exception.InvalidState(
             f"{context.host} has no migration {identity} of the instance", instance=uuid
         )
-    # an agent that has been started again
-    return _receive(context, record, [])
+    # an agent that has been started again, or a source that was away at the end
+    return _receive(context, record.instance.uuid, identity, [], live=True)
 
 
-def _receive(context: Context, record: Record, wanted: list[MovingFile]) -> FileReceiver:
+def _receive(
+    context: Context, uuid: str, identity: str, wanted: list[MovingFile], *, live: bool
+) -> FileReceiver:
     """Listen for files; the console's log comes last, when the guest has gone over."""
     conf = context.conf.kvm_migration
-    task = record.task
-    assert task is not None and task.migration is not None  # noqa: S101 the caller has made it
-    layout = context.store.layout(record.instance.uuid)
+    layout = context.store.layout(uuid)
     files = {file.name: _target(context, layout, file) for file in wanted}
-    live = task.migration.kind == "live"
-    # in virtlogd's own manner: what is older has a number
-    files[CONSOLE_LOG] = f"{layout.console_log}.0" if live else layout.console_log
+    files[CONSOLE_LOG] = _older_log(layout) if live else layout.console_log
     os.makedirs(context.store.cache_directory, mode=0o711, exist_ok=True)
     tls = stream.tls_context(conf.tls_directory, "server") if conf.native_tls else None
-    ports = parse_ports(conf.ports)
-    port = context.arrivals.take_port(task.migration.id, ports, conf.inbound_address)
-    return context.arrivals.receive(task.migration.id, files, conf.inbound_address, port, tls)
+    port = context.arrivals.take_port(identity, parse_ports(conf.ports), conf.inbound_address)
+    return context.arrivals.receive(identity, files, conf.inbound_address, port, tls)
+
+
+def _older_log(layout: InstanceLayout) -> str:
+    """Where what was printed elsewhere goes: in virtlogd's manner, older logs have a number."""
+    number = 0
+    while os.path.exists(path := f"{layout.console_log}.{number}"):
+        number += 1
+    return path
 
 
 def _target(context: Context, layout: InstanceLayout, file: MovingFile) -> str:

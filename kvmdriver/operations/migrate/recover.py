@@ -8,9 +8,9 @@ from kvmdriver import exception
 from kvmdriver.hypervisor.domain import Domain
 from kvmdriver.hypervisor.record import Record
 from kvmdriver.model import Migration, MigrationOptions, MigrationView
+from kvmdriver.neighbour import Neighbours
 from kvmdriver.operations.context import Context
 from kvmdriver.operations.migrate.check import OUTGOING
-from kvmdriver.operations.migrate.neighbour import Neighbours
 from kvmdriver.operations.migrate.offer import policy_of
 from kvmdriver.operations.migrate.settle import (
     destination_state,
@@ -30,8 +30,8 @@ def recover(context: Context, neighbours: Neighbours) -> int:
     To be called again as long as there are any.
     """
     left = 0
-    for summary in context.hypervisor.summaries():
-        record = context.record(summary.uuid)
+    for uuid in context.hypervisor.power_states():
+        record = context.record(uuid)
         task = record.task if record else None
         if record is None or task is None or task.migration is None:
             continue
@@ -40,13 +40,13 @@ def recover(context: Context, neighbours: Neighbours) -> int:
             left += 1  # somebody is at it
             continue
         try:
-            domain = context.hypervisor.domain(summary.uuid)
+            domain = context.hypervisor.domain(uuid)
             if task.name == OUTGOING:
                 ended = _recover_outgoing(context, domain, record, migration, neighbours)
             else:
                 ended = _recover_incoming(context, domain, migration, neighbours)
         except exception.KVMDriverError as error:
-            LOG.warning("%s: the migration is not ended yet: %s", summary.name, error)
+            LOG.warning("%s: the migration is not ended yet: %s", record.instance.name, error)
             ended = False
         left += not ended
     return left

@@ -5,6 +5,7 @@ Every step can be taken again, so that whoever was cut off, or is called twice, 
 
 import contextlib
 import logging
+import os
 import tempfile
 import time
 
@@ -14,13 +15,13 @@ from kvmdriver.hypervisor.migration import JobProgress, Presence
 from kvmdriver.hypervisor.record import Record
 from kvmdriver.model import FileReceiver, Migration, MigrationView
 from kvmdriver.model.migration import DestinationState
+from kvmdriver.neighbour import Neighbour
 from kvmdriver.operations.context import Context
 from kvmdriver.operations.migrate.check import INCOMING, OUTGOING
-from kvmdriver.operations.migrate.neighbour import Neighbour
 from kvmdriver.operations.migrate.outcome import GRACE, Verdict, decide
 from kvmdriver.operations.migrate.prepare import CONSOLE_LOG, forget, remove_incoming
 from kvmdriver.progress import Progress, ignore
-from kvmdriver.storage import stream
+from kvmdriver.storage import inspect, stream
 
 LOG = logging.getLogger(__name__)
 
@@ -83,6 +84,12 @@ def _verdict(
     domain = context.hypervisor.find(view.uuid)
     if domain is None:
         return "finish"
+    record = context.record(view.uuid)
+    migration = _migration_of(record, OUTGOING, view.id) if record else None
+    if view.kind == "cold":
+        # it has no guest whose whereabouts could be in doubt: the source has the say
+        sent = migration is not None and migration.state == "finish"
+        return "finish" if sent else "roll-back"
     there: DestinationState | None
     try:
         there = neighbour.destination_state(view.uuid, view.id)
@@ -268,16 +275,34 @@ def finish_incoming(context: Context, uuid: str, identity: str) -> None:
         record = context.record(uuid)
         migration = _migration_of(record, INCOMING, identity) if record else None
         if record is None or migration is None:
+            context.arrivals.end(identity)
             return
+        _point_to_images(context, record)
         if domain.presence() == "lost":
             LOG.error("%s: its memory was lost on the way, it is started again", domain.name)
             domain.destroy()
             domain.start()
         domain.set_autostart(migration.autostart)
         context.hypervisor.save(
-            domain, record.changed(task=None).with_request(migration.request_id)
+            domain,
+            record.changed(task=None, came_by=identity).with_request(migration.request_id),
         )
     context.arrivals.end(identity)
+
+
+def _point_to_images(context: Context, record: Record) -> None:
+    """Overlays that came as files name their images as the source had them."""
+    task = record.task
+    if task is None or task.migration is None or task.migration.kind != "cold":
+        return
+    for disk in record.instance.disks:
+        if disk.device != "disk" or disk.file is None or disk.file.format != "qcow2":
+            continue
+        backing = inspect.header_backing(disk.file.path)
+        if backing is not None:
+            here = os.path.join(context.store.cache_directory, os.path.basename(backing))
+            if here != backing:
+                context.qemu_img.rename_backing(disk.file.path, here)
 
 
 def roll_back_incoming(context: Context, uuid: str, identity: str) -> None:

@@ -27,7 +27,7 @@ class EndpointTest(unittest.TestCase):
         # The driver is replaced: what matters here is what reaches it, and how often.
         self.driver = mock.Mock()
         self.notifier = mock.Mock()
-        self.endpoint = Endpoint(self.driver, self.notifier)
+        self.endpoint = Endpoint(self.driver, self.notifier, mock.Mock())
 
     def error_of(self, method: Any, /, **payload: Any) -> exception.KVMDriverError:
         with self.assertRaises(messaging.ExpectedException) as caught:

@@ -1,0 +1,204 @@
+"""Moving a disk to another directory or format of the same host, with the guest running or off."""
+
+import os
+
+from kvmdriver import exception
+from kvmdriver.definition.disks import copy_target
+from kvmdriver.hypervisor import xml
+from kvmdriver.hypervisor.domain import Domain
+from kvmdriver.hypervisor.record import Record, Task
+from kvmdriver.model import Disk, DiskView, Instance
+from kvmdriver.operations.context import Context, require_status
+from kvmdriver.operations.snapshot import choose_disk, mirrored
+from kvmdriver.operations.undo import undo_on_failure
+from kvmdriver.progress import Progress, ignore
+from kvmdriver.storage.copy import remove_file
+
+TASK = "move-disk"
+_RESUME = {"suspended": "resume it first: its saved memory names the disks that it has now"}
+
+
+def move_disk(
+    context: Context,
+    name_or_uuid: str,
+    disk_name: str,
+    *,
+    directory: str | None = None,
+    disk_format: str | None = None,
+    request_id: str | None = None,
+    progress: Progress = ignore,
+) -> DiskView:
+    """Copy a disk to a new file, have the guest go on with that, and remove the old one.
+
+    The new file holds everything, what came from an image included. A running guest writes to both
+    until the copy is complete, and then to the new one only
+    (https://libvirt.org/kbase/live_full_disk_backup.html, blockcopy with pivot).
+
+    :param directory: one of [kvm_storage] disk_directories, or None for the instance's own.
+    :raises kvmdriver.exception.KVMDriverError: it failed; the guest has the disk that it had.
+    """
+    with context.exclusively(name_or_uuid) as (domain, record):
+        disk = choose_disk(domain, record.instance, disk_name)
+        assert disk.file is not None and disk.name is not None  # noqa: S101 it has been chosen
+        if request_id is not None and request_id in record.requests:
+            return _view(disk)
+        status = require_status(
+            domain, "moving a disk", "running", "paused", "stopped", "crashed", remedies=_RESUME
+        )
+        path, image_format = disk.file.path, disk_format or disk.file.format
+        target = _target(context, record.instance, disk, directory, image_format)
+        if target == path:
+            return _view(disk)
+        size = domain.block_info(disk.name)[0]
+        _require_space(target, size)
+        moved = disk.changed(
+            file={"path": target, "format": image_format}, format=image_format, image=None,
+            size_mib=-(-size // 1048576),
+        )  # fmt: skip
+        if os.path.exists(target):
+            raise exception.InvalidRequest(
+                "there is a file of that name already",
+                field="directory",
+                value=target,
+                remedy="look into it, and remove it",
+            )
+        with (
+            context.task(domain, record, TASK, request_id, files=(path, target)),
+            undo_on_failure() as undo,
+        ):
+            undo.add(remove_file, target)
+            if status in ("running", "paused"):
+                # made by us and then filled by QEMU: so it is ours again when libvirt gives it back
+                context.qemu_img.create_target(target, image_format, size)
+                element = copy_target(target, image_format)
+                with mirrored(
+                    context.hypervisor, domain, disk.name, element, "move disk", progress
+                ):
+                    domain.pivot(disk.name)
+            else:
+                context.qemu_img.convert(
+                    path,
+                    disk.file.format,
+                    target,
+                    image_format,
+                    stage="move disk",
+                    progress=progress,
+                )
+                os.chmod(target, 0o644)
+            _redefine(context, domain, moved)
+        context.hypervisor.save(domain, _with(record, moved).with_request(request_id))
+        remove_file(path)
+        return _view(moved)
+
+
+def mend(context: Context, domain: Domain, record: Record, task: Task) -> tuple[Record, str]:
+    """Make good a move that was cut off: the disk is where the guest has it, the other file goes.
+
+    :returns: the record as it should be, and what was done.
+    """
+    before, after = task.files
+    disk = next(d for d in record.instance.disks if d.file and d.file.path in (before, after))
+    node = next(
+        n
+        for n in domain.xml().iterfind("devices/disk")
+        if xml.attribute(n, "target", "dev") == disk.name
+    )
+    if node.find("mirror") is not None:
+        domain.end_block_job(disk.name or "")
+    if xml.attribute(node, "source", "file") != after:
+        remove_file(after)
+        return record.changed(task=None), "the disk stays where it was"
+    image_format = xml.attribute(node, "driver", "type")
+    moved = disk.changed(
+        file={"path": after, "format": image_format}, format=image_format, image=None
+    )
+    _redefine(context, domain, moved)
+    remove_file(before)
+    return _with(record, moved), "the disk has been moved"
+
+
+def outside_disks(instance: Instance) -> list[str]:
+    """Files of disks that have been moved out of the instance's directory, and go with it."""
+    return [
+        disk.file.path
+        for disk in instance.disks
+        if disk.device == "disk"
+        and disk.file is not None
+        and os.path.basename(disk.file.path).startswith(f"{instance.uuid}.")
+    ]
+
+
+def _target(
+    context: Context, instance: Instance, disk: Disk, directory: str | None, image_format: str
+) -> str:
+    assert disk.file is not None  # noqa: S101 the caller has looked
+    if directory is None:
+        directory = os.path.dirname(disk.file.path)
+    layout = context.store.layout(instance.uuid)
+    if directory == layout.directory:
+        first = instance.disks[0].name == disk.name
+        path = layout.disk(disk.name or "", first=first)
+        if path == disk.file.path and image_format != disk.file.format:
+            path = layout.file(f"disk.{disk.name}.{image_format}")
+        return path
+    allowed = [os.path.realpath(path) for path in context.conf.kvm_storage.disk_directories]
+    real = os.path.realpath(directory)
+    if real not in allowed:
+        raise exception.InvalidRequest(
+            "disks may not be moved there",
+            field="directory",
+            value=directory,
+            instance=instance.name,
+            remedy="use one of [kvm_storage] disk_directories: "
+            + (", ".join(allowed) or "none is configured"),
+        )
+    if not os.path.isdir(real):
+        raise exception.InvalidRequest(
+            "there is no such directory",
+            field="directory",
+            value=directory,
+            remedy="make it first",
+        )
+    return os.path.join(real, f"{instance.uuid}.{disk.name}.{image_format}")
+
+
+def _require_space(target: str, size: int) -> None:
+    status = os.statvfs(os.path.dirname(target))
+    free = status.f_bavail * status.f_frsize
+    if size > free:
+        raise exception.InsufficientResources(
+            f"the disk may need {size >> 20} MiB there, {free >> 20} MiB are free",
+            field="directory",
+            value=os.path.dirname(target),
+            remedy="free space there, or choose another directory",
+        )
+
+
+def _redefine(context: Context, domain: Domain, disk: Disk) -> None:
+    """Have the next start of the guest find the disk, too."""
+    assert disk.file is not None  # noqa: S101 it has just been given one
+    root = domain.xml(inactive=True, secure=True)
+    for node in root.iterfind("devices/disk"):
+        if xml.attribute(node, "target", "dev") == disk.name:
+            source, driver = node.find("source"), node.find("driver")
+            if source is not None and driver is not None:
+                source.set("file", disk.file.path)
+                driver.set("type", disk.file.format)
+    context.hypervisor.define(root)
+
+
+def _with(record: Record, disk: Disk) -> Record:
+    disks = tuple(disk if d.name == disk.name else d for d in record.instance.disks)
+    return record.changed(task=None, instance=record.instance.changed(disks=disks))
+
+
+def _view(disk: Disk) -> DiskView:
+    assert disk.file is not None and disk.name is not None  # noqa: S101 the caller has looked
+    return DiskView(
+        name=disk.name,
+        device=disk.device,
+        bus=disk.bus or "",
+        path=disk.file.path,
+        format=disk.file.format,
+        size_mib=disk.size_mib,
+    )

@@ -1,0 +1,225 @@
+"""Kill anything at any time during a migration: one guest is left, and nothing else.
+
+Each case kills one thing at one moment, starts it again, and waits until both agents are done.
+What was seen goes into a table, ``doc/migration-faults.rst``, with KVMDRIVER_UPDATE_GOLDEN=1.
+"""
+
+import os
+import pathlib
+import threading
+import time
+import unittest
+
+import libvirt
+
+from kvmdriver import exception, model
+from tests import namespace
+from tests.functional.base import Guest
+from tests.multihost import faults
+from tests.multihost.base import MultihostTest
+from tests.multihost.faults import Fault, Trigger
+from tests.multihost.laboratory import Host
+
+TABLE = pathlib.Path(__file__).parents[2] / "doc" / "migration-faults.rst"
+# MiB/s: slow enough to be hit in the middle, and fast enough to come to an end soon
+SLOW, FAST = 6, 25
+SETTLED_SECONDS = 90
+
+
+class FaultTest(MultihostTest):
+    """One guest for all cases, wherever the one before has left it."""
+
+    view: model.InstanceView | None = None
+    guest: Guest
+    seen: dict[Fault, tuple[str, str]] = {}
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        super().setUpClass()
+        for host in cls.laboratory.hosts:
+            host.configure(dirty_rate_seconds=2)
+            host.start_agent()
+        cls.addClassCleanup(cls._write_table)
+
+    @classmethod
+    def _write_table(cls) -> None:
+        if os.environ.get("KVMDRIVER_UPDATE_GOLDEN"):
+            TABLE.write_text(table(cls.seen))
+
+    def tearDown(self) -> None:
+        unittest.TestCase.tearDown(self)  # the guest stays for the next case
+
+    # Where the guest is
+
+    def guest_host(self) -> Host:
+        """Where the guest runs, after it has been started again or made where there is none."""
+        cls = type(self)
+        for host in self.laboratory.hosts:
+            if self.view is not None and self.view.uuid in host.domains():
+                if host.domains()[self.view.uuid] != "running":
+                    self.api.start_instance(self.view.uuid, host=host.name)
+                    self.guest_of(self.view)
+                return host
+        cls.view = self.create(self.first)
+        cls.guest = self.guest_of(cls.view)
+        return self.first
+
+    def unresolved(self) -> list[str]:
+        """Migrations that an agent has not done with, or an agent that cannot say."""
+        found = []
+        for host in self.laboratory.hosts:
+            try:
+                views = self.api.list_migrations(host=host.name)
+                found += [v.state for v in views if v.state not in model.migration.ENDED]
+            except exception.KVMDriverError as error:
+                found.append(error.code)
+        return found
+
+    def files_on(self, host: Host) -> set[str]:
+        assert self.view is not None
+        directory = os.path.join(host.local_storage, self.view.uuid)
+        return set(os.listdir(directory)) if os.path.isdir(directory) else set()
+
+    # One case
+
+    def strike(self, fault: Fault) -> None:
+        source = self.guest_host()
+        destination = next(host for host in self.laboratory.hosts if host is not source)
+        assert self.view is not None
+        view = self.view
+        victim = source if fault.side == "source" else destination
+        outcome: list[object] = []
+
+        def move() -> None:
+            try:
+                slow = fault.state in ("prepare", "run")
+                options = model.MigrationOptions(bandwidth=SLOW if slow else FAST)
+                outcome.append(
+                    self.api.live_migration(
+                        view.uuid, destination.name, options=options, host=source.name
+                    )
+                )
+            except exception.KVMDriverError as error:
+                outcome.append(error)
+
+        mover = threading.Thread(target=move)
+        mover.start()
+        self._strike_at(fault, source, destination, victim)
+        if fault.victim == "link":
+            time.sleep(12)  # longer than the keepalive of libvirtd
+        else:
+            time.sleep(1)
+        faults.repair(victim, fault.victim)
+        mover.join(120)
+        self.assertFalse(mover.is_alive(), "the call does not end")
+        try:
+            namespace.wait_for(lambda: not self.unresolved(), SETTLED_SECONDS, 0.5)
+        except AssertionError:
+            self.fail(f"{self.unresolved()}, {self.where(view.uuid)}\n{self._logs()}")
+        self._judge(fault, source, destination)
+
+    def _strike_at(self, fault: Fault, source: Host, destination: Host, victim: Host) -> None:
+        assert self.view is not None
+        uuid = self.view.uuid
+        if fault.state == "prepare":
+            namespace.wait_for(lambda: uuid in destination.domains(), 30, 0.02)
+            time.sleep(0.5)
+            faults.killer(victim, fault.victim, uuid)()
+            return
+        faults.wait_for_qemu(destination, uuid)
+        time.sleep(0.5)
+        kill = faults.killer(victim, fault.victim, uuid)
+        if fault.state == "run":
+            kill()
+            return
+        where, kind, detail = {
+            "switch-over": (
+                source,
+                libvirt.VIR_DOMAIN_EVENT_SUSPENDED,
+                libvirt.VIR_DOMAIN_EVENT_SUSPENDED_MIGRATED,
+            ),
+            "finish": (
+                destination,
+                libvirt.VIR_DOMAIN_EVENT_RESUMED,
+                libvirt.VIR_DOMAIN_EVENT_RESUMED_MIGRATED,
+            ),
+        }[fault.state]
+        trigger = Trigger(where, uuid, kind, detail, kill)
+        try:
+            self.assertTrue(trigger.happened.wait(90), f"{fault.state} never came")
+        finally:
+            trigger.close()
+
+    def _judge(self, fault: Fault, source: Host, destination: Host) -> None:
+        assert self.view is not None
+        uuid = self.view.uuid
+        found = self.where(uuid)
+        self.assertEqual(1, len(found), f"{found}\n{self._logs()}")
+        name, state = next(iter(found.items()))
+        owner = source if name == source.name else destination
+        other = destination if owner is source else source
+        own_qemu_was_killed = fault.victim == "QEMU" and (
+            owner is (source if fault.side == "source" else destination)
+        )
+        if not own_qemu_was_killed:
+            self.assertEqual("running", state, self._logs())
+            self.assertTrue(self.guest.answers(), f"the guest is dead\n{self._logs()}")
+        self.assertEqual(set(), self.files_on(other), "files are left")
+        self.assertEqual([], faults.pids(other, f"-uuid {uuid}"), "a QEMU is left")
+        left = {n for n in self.files_on(owner) if n.startswith("migration-") or ".part" in n}
+        self.assertEqual(set(), left, "files are left")
+        self.assertEqual(
+            "", owner.run("ss", "-Hltn", "sport = :49152 or sport = :49153", check=False)
+        )
+        side = "source" if owner is source else "destination"
+        self.seen[fault] = (side, state)
+
+    def _logs(self) -> str:
+        lines = []
+        for host in self.laboratory.hosts:
+            kept = [
+                line[:300]
+                for line in host.agent_log().splitlines()
+                if "migrat" in line or "ERROR" in line or "guest is" in line
+            ]
+            lines += [f"--- {host.name}", *kept[-25:]]
+        return "\n".join(lines)
+
+
+def _case(fault: Fault):  # type: ignore[no-untyped-def]
+    def test(self: FaultTest) -> None:
+        self.strike(fault)
+
+    test.__doc__ = fault.name
+    return test
+
+
+for _number, _fault in enumerate(faults.all_faults()):
+    _name = _fault.name.replace(" ", "_").replace("-", "_").lower()
+    setattr(FaultTest, f"test_{_number:02}_{_name}", _case(_fault))
+
+
+def table(seen: dict[Fault, tuple[str, str]]) -> str:
+    """What was seen, as a page of the manual."""
+    rows = [
+        f"   * - {fault.state}\n     - {fault.victim}"
+        f"{'' if fault.victim == 'link' else ' of the ' + fault.side}\n"
+        f"     - {side}\n     - {state}\n"
+        for fault, (side, state) in seen.items()
+    ]
+    return f"""Migrations that are cut off
+===========================
+
+Each line is a case that the tests carry out on real hosts (``tests/multihost/test_faults.py``): one
+thing is killed, or the cable is cut for twelve seconds, in one state of a migration; what was
+killed is started again; a while later the instance is on one host, and nothing of it is left on
+the other. A guest runs on unless its own QEMU was killed.
+
+.. list-table::
+   :header-rows: 1
+
+   * - state
+     - killed
+     - guest is on
+     - and is
+{"".join(rows)}"""
