@@ -64,11 +64,19 @@ def live_definition(running: etree._Element, prepared: etree._Element) -> etree.
     if devices is None or others is None:
         return result
     _replace_text(devices, others, "emulator")
+    replace_hosts_own(devices, others)
+    return result
+
+
+def replace_hosts_own(devices: etree._Element, others: etree._Element) -> None:
+    """Give devices what the other host has decided on; those that it has not are left alone."""
     theirs: dict[Key, etree._Element] = dict(_keyed(others))
     for key, node in _keyed(devices):
         if key not in theirs:
             continue
         other = theirs[key]
+        if node.tag in ("disk", "interface"):
+            _take_attribute(node, other, "type")
         for name in _HOSTS_OWN.get(str(node.tag), ()):
             _replace(node, other, name)
         if node.tag == "graphics":
@@ -78,7 +86,6 @@ def live_definition(running: etree._Element, prepared: etree._Element) -> etree.
                 if attribute in node.attrib:
                     node.set(attribute, "-1")
             _take_attribute(node, other, "listen")
-    return result
 
 
 def _keyed(devices: etree._Element) -> Iterator[tuple[Key, etree._Element]]:

@@ -19,9 +19,9 @@ _MIB = 1024 * 1024
 class MigrationSettings:
     """How to move a guest; bandwidth in MiB/s, 0 for no limit.
 
-    ``definition`` is what the destination runs; neither host's persistent definition is touched.
-    ``disks`` are copied, the others are shared; ``full_copy`` takes what comes from backing files
-    along.
+    ``definition`` is what the destination runs. Neither host's persistent definition is touched,
+    unless ``hand_over``: then libvirt itself removes it here and makes it there. ``disks`` are
+    copied, the others are shared; ``full_copy`` takes what comes from backing files along.
     """
 
     uri: str
@@ -37,11 +37,14 @@ class MigrationSettings:
     tunnelled: bool = False
     auto_converge: bool = False
     post_copy: bool = False
+    hand_over: bool = False
 
     def flags(self) -> int:
         """virDomainMigrateFlags."""
         flags = libvirt.VIR_MIGRATE_LIVE | libvirt.VIR_MIGRATE_PEER2PEER
         for wanted, flag in (
+            (self.hand_over, libvirt.VIR_MIGRATE_PERSIST_DEST),
+            (self.hand_over, libvirt.VIR_MIGRATE_UNDEFINE_SOURCE),
             (self.tunnelled, libvirt.VIR_MIGRATE_TUNNELLED),
             (self.native_tls, libvirt.VIR_MIGRATE_TLS),
             (self.auto_converge, libvirt.VIR_MIGRATE_AUTO_CONVERGE),

@@ -66,6 +66,20 @@ def _serial_ports(node: Node, instance: NovaInstance, image_meta: ImageMeta) -> 
         own = [port for _host, port in serial_endpoints(domain.xml())]
         if len(own) == count:
             return own
+    return free_serial_ports(node, instance, image_meta)
+
+
+def free_serial_ports(
+    node: Node, instance: NovaInstance, image_meta: ImageMeta | None = None
+) -> list[int]:
+    """As many free TCP ports as a new guest needs for its serial consoles; none where disabled.
+
+    :raises nova.exception.SocketPortRangeExhaustedException: all are in use.
+    """
+    conf = node.conf.serial_console
+    if not conf.enabled:
+        return []
+    count = hardware.get_number_of_serial_ports(instance.flavor, image_meta or instance.image_meta)
     free = _free_ports(conf.proxyclient_address, conf.port_range)
     ports = []
     for _ in range(count):

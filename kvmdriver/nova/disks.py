@@ -3,7 +3,8 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import nova.privsep.fs
@@ -128,6 +129,48 @@ def require_files(node: Node, context: Any, instance: NovaInstance, slots: Itera
         if backing and not os.path.exists(backing):
             _restore_backing(node, context, instance, slot, backing)
     make_files(node, context, instance, slots, image_id=instance.image_ref)
+
+
+def is_disk_name(name: str) -> bool:
+    """Whether a file of an instance's directory can be one of its disks."""
+    return re.fullmatch(r"disk(\.[A-Za-z0-9_]+)*", name) is not None and name != "disk.info"
+
+
+def make_targets(
+    node: Node,
+    context: Any,
+    instance: NovaInstance,
+    slots: Sequence[Slot],
+    incoming: Sequence[dict[str, Any]],
+) -> None:
+    """Make disks for a running guest of another host to be copied into.
+
+    :param incoming: the disks there: name, type, virt_disk_size in bytes, backing_file.
+    :raises nova.exception.DiskNotFound: an image under a disk cannot be had here.
+    """
+    layout = node.store.create(instance.uuid)
+    by_name = {slot.file: slot for slot in slots}
+    formats = read_formats(layout)
+    for disk in incoming:
+        name, kind = str(disk["name"]), str(disk["type"])
+        if name.startswith("disk.config"):
+            continue
+        path, backing = layout.file(name), None
+        if kind not in ("qcow2", "raw") or name not in by_name:
+            raise nova_exception.InvalidDiskInfo(reason=f"{name} is no disk of this server")
+        if disk["backing_file"]:
+            backing = os.path.join(node.images.directory, os.path.basename(disk["backing_file"]))
+            if not os.path.exists(backing):
+                _restore_backing(node, context, instance, by_name[name], backing)
+        formats[path] = kind
+        write_formats(layout, formats)
+        node.qemu_img.create_target(
+            path,
+            kind,
+            int(disk["virt_disk_size"]),
+            backing=backing,
+            backing_format="qcow2" if backing and inspect.starts_as_qcow2(backing) else "raw",
+        )
 
 
 def _restore_backing(

@@ -3,20 +3,16 @@
 The contract is nova.virt.driver.ComputeDriver of nova 34 (2026.2).
 """
 
-import json
 import os
-import tempfile
 from typing import Any
 
 import os_vif
 from nova import exception as nova_exception
 from nova.conf import CONF
 from nova.image import glance
-from nova.virt import driver as nova_driver
 from nova.virt import hardware
 from nova.virt import node as nova_node
 from oslo_log import log as logging
-from oslo_utils import uuidutils
 
 from kvmdriver import exception
 from kvmdriver.nova import (
@@ -25,12 +21,10 @@ from kvmdriver.nova import (
     consoles,
     device_metadata,
     diagnostics,
-    disks,
     guest_agent,
     image_cache,
     lifecycle,
     rescue,
-    resize,
     resources,
     service_status,
     snapshot,
@@ -41,6 +35,7 @@ from kvmdriver.nova import (
 from kvmdriver.nova.capabilities import CAPABILITIES, of_host
 from kvmdriver.nova.errors import translate_errors
 from kvmdriver.nova.events import LifecycleEvents
+from kvmdriver.nova.moves import Moves
 from kvmdriver.nova.node import Node
 from kvmdriver.nova.states import NOVA_STATES
 
@@ -48,7 +43,7 @@ LOG = logging.getLogger(__name__)
 
 
 @translate_errors
-class NovaDriver(nova_driver.ComputeDriver):
+class NovaDriver(Moves):
     """KVM/QEMU guests for nova-compute."""
 
     capabilities = CAPABILITIES
@@ -136,9 +131,6 @@ class NovaDriver(nova_driver.ComputeDriver):
 
     def instance_on_disk(self, instance: Any) -> bool:
         return os.access(self.node.layout(instance).directory, os.W_OK)
-
-    def get_instance_disk_info(self, instance: Any, block_device_info: Any = None) -> str:
-        return json.dumps(resize.disk_info(self.node, instance))
 
     # Making and removing
 
@@ -298,74 +290,6 @@ class NovaDriver(nova_driver.ComputeDriver):
     def unrescue(self, context: Any, instance: Any) -> None:
         rescue.unrescue(self.node, instance)
 
-    # Sizes
-
-    def migrate_disk_and_power_off(
-        self,
-        context: Any,
-        instance: Any,
-        dest: str,
-        flavor: Any,
-        network_info: Any,
-        block_device_info: Any = None,
-        timeout: int = 0,
-        retry_interval: int = 0,
-    ) -> str:
-        return resize.migrate_disk_and_power_off(
-            self.node,
-            instance,
-            dest,
-            flavor,
-            network_info,
-            block_device_info,
-            timeout,
-            retry_interval,
-        )
-
-    def finish_migration(
-        self,
-        context: Any,
-        migration: Any,
-        instance: Any,
-        disk_info: str,
-        network_info: Any,
-        image_meta: Any,
-        resize_instance: bool,
-        allocations: Any,
-        block_device_info: Any = None,
-        power_on: bool = True,
-        share_info: Any = None,
-    ) -> None:
-        resize.finish_migration(
-            self.node,
-            context,
-            instance,
-            network_info,
-            image_meta,
-            resize_instance,
-            block_device_info,
-            power_on,
-        )
-
-    def confirm_migration(
-        self, context: Any, migration: Any, instance: Any, network_info: Any
-    ) -> None:
-        resize.confirm_migration(self.node, instance)
-
-    def finish_revert_migration(
-        self,
-        context: Any,
-        instance: Any,
-        network_info: Any,
-        migration: Any,
-        block_device_info: Any = None,
-        power_on: bool = True,
-        share_info: Any = None,
-    ) -> None:
-        resize.finish_revert_migration(
-            self.node, context, instance, network_info, block_device_info, power_on
-        )
-
     # Images
 
     def snapshot(self, context: Any, instance: Any, image_id: str, update_task_state: Any) -> None:
@@ -493,21 +417,3 @@ class NovaDriver(nova_driver.ComputeDriver):
 
     def set_admin_password(self, instance: Any, new_pass: str) -> None:
         guest_agent.set_admin_password(self.node, instance, new_pass)
-
-    # Shared storage: asked before an evacuation
-
-    def check_instance_shared_storage_local(
-        self, context: Any, instance: Any
-    ) -> dict[str, str] | None:
-        directory = self.node.layout(instance).directory
-        if not os.path.isdir(directory):
-            return None
-        descriptor, path = tempfile.mkstemp(dir=directory, prefix=uuidutils.generate_uuid())
-        os.close(descriptor)
-        return {"filename": path}
-
-    def check_instance_shared_storage_remote(self, context: Any, data: dict[str, str]) -> bool:
-        return os.path.exists(data["filename"])
-
-    def check_instance_shared_storage_cleanup(self, context: Any, data: dict[str, str]) -> None:
-        disks.remove_file(data["filename"])

@@ -18,6 +18,7 @@ from kvmdriver.model.layout import InstanceLayout
 from kvmdriver.nova import options
 from kvmdriver.nova.states import PowerStates
 from kvmdriver.operations.locks import InstanceLocks
+from kvmdriver.operations.migrate.table import MigrationTable
 from kvmdriver.storage.image_cache import ImageCache
 from kvmdriver.storage.qemu_img import QemuImg
 from kvmdriver.storage.store import InstanceStore
@@ -36,6 +37,7 @@ class Node:
     states: PowerStates
     locks: InstanceLocks
     image_api: Any
+    migrations: MigrationTable = dataclasses.field(default_factory=MigrationTable)
 
     @classmethod
     def make(cls, conf: cfg.ConfigOpts, virtapi: Any, image_api: Any) -> "Node":

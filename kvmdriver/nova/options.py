@@ -45,7 +45,31 @@ def _defaults(conf: cfg.ConfigOpts) -> list[tuple[str, str, Any]]:
         ("kvm_cpu", "models", libvirt.cpu_models or None),
         ("kvm_cpu", "features", libvirt.cpu_model_extra_flags or None),
         ("kvm_console", "listen", conf.vnc.server_listen),
+        *(("kvm_migration", name, value) for name, value in _migration(conf).items()),
     ]
+
+
+def _migration(conf: cfg.ConfigOpts) -> dict[str, Any]:
+    """What [libvirt] live_migration_* says."""
+    libvirt = conf.libvirt
+    action = {
+        "force_complete": "post-copy" if libvirt.live_migration_permit_post_copy else "pause"
+    }
+    return {
+        # nova's own driver takes the host's name from nova, which the service knows the host by
+        "inbound_address": libvirt.live_migration_inbound_addr or conf.my_ip,
+        "transport": libvirt.live_migration_scheme or "tcp",
+        "native_tls": libvirt.live_migration_with_native_tls,
+        "tunnelled": libvirt.live_migration_tunnelled,
+        "parallel_connections": libvirt.live_migration_parallel_connections,
+        "bandwidth": libvirt.live_migration_bandwidth,
+        "max_downtime": libvirt.live_migration_downtime,
+        "downtime_steps": libvirt.live_migration_downtime_steps,
+        "auto_converge": libvirt.live_migration_permit_auto_converge,
+        "post_copy": libvirt.live_migration_permit_post_copy,
+        "completion_timeout": libvirt.live_migration_completion_timeout,
+        "timeout_action": action.get(libvirt.live_migration_timeout_action, "abort"),
+    }
 
 
 def disk_format(conf: cfg.ConfigOpts) -> str:

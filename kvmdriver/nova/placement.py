@@ -17,11 +17,16 @@ from kvmdriver.nova.node import Node
 _CPU_QUOTAS = ("cpu_shares", "cpu_period", "cpu_quota")
 
 
-def tuning(node: Node, instance: NovaInstance, image_meta: ImageMeta) -> Tuning:
-    """Placement and limits of an instance on this host."""
+def tuning(
+    node: Node, instance: NovaInstance, image_meta: ImageMeta, topology: Any = None
+) -> Tuning:
+    """Placement and limits of an instance on this host.
+
+    :param topology: nova's choice, where it is another one than the instance's own.
+    """
     flavor = instance.flavor
     specs = dict(flavor.extra_specs) if "extra_specs" in flavor else {}
-    topology = instance.numa_topology
+    topology = topology or instance.numa_topology
     quotas = {
         name[4:]: int(specs[f"quota:{name}"]) for name in _CPU_QUOTAS if f"quota:{name}" in specs
     }

@@ -153,6 +153,14 @@ def _boot(
     )
 
 
+def check_cpu(node: Node, instance: NovaInstance, machine: str) -> None:
+    """See to it that an instance could have its CPU here.
+
+    :raises kvmdriver.exception.Unsupported: it could not; what is missing is named.
+    """
+    _cpu(node, instance, instance.image_meta, node.capabilities(machine))
+
+
 def _cpu(
     node: Node, instance: NovaInstance, image_meta: ImageMeta, capabilities: DomainCapabilities
 ) -> Cpu:

@@ -16,6 +16,7 @@ from kvmdriver import exception, privsep
 from kvmdriver.hypervisor.console import ConsoleStream
 from kvmdriver.hypervisor.domain import Domain
 from kvmdriver.model import Consoles
+from kvmdriver.model.layout import InstanceLayout
 from kvmdriver.operations.context import Context
 
 LOG = logging.getLogger(__name__)
@@ -34,13 +35,23 @@ def console_log(context: Context, name_or_uuid: str, kib: int | None = None) -> 
             remedy="create it with consoles.serial = pty",
         )
     limit = 1024 * min(kib or context.conf.kvm_console.log_kib, context.conf.kvm_console.log_kib)
-    layout = context.store.layout(domain.uuid)
-    data = b""
-    # virtlogd starts a new file when one is full, and keeps the older ones with a number
-    for path in (layout.console_log, f"{layout.console_log}.0"):
-        if len(data) < limit:
-            with contextlib.suppress(FileNotFoundError):
-                data = privsep.read_tail(path, limit - len(data)) + data
+    return read_log(context.store.layout(domain.uuid), limit)
+
+
+def read_log(layout: InstanceLayout, limit: int) -> bytes:
+    """The last ``limit`` bytes of an instance's console log.
+
+    virtlogd starts a new file when one is full, and keeps the older ones with numbers.
+    """
+    data, number = b"", 0
+    path = layout.console_log
+    while len(data) < limit:
+        try:
+            data = privsep.read_tail(path, limit - len(data)) + data
+        except FileNotFoundError:
+            if number:
+                break
+        path, number = f"{layout.console_log}.{number}", number + 1
     return data
 
 

@@ -53,12 +53,18 @@ class QemuImg:
         self._run(command, path)
 
     def create_target(
-        self, path: str, image_format: str, size: int, *, backing: str | None = None
+        self,
+        path: str,
+        image_format: str,
+        size: int,
+        *,
+        backing: str | None = None,
+        backing_format: str = "raw",
     ) -> None:
-        """Make an image of ``size`` bytes for QEMU to fill; a raw ``backing`` may come later."""
+        """Make an image of ``size`` bytes for QEMU to fill; ``backing`` may come later."""
         command = ["create", "-q", "-f", image_format]
         if backing is not None:
-            command += ["-u", "-b", backing, "-F", "raw"]
+            command += ["-u", "-b", backing, "-F", backing_format]
         self._run([*command, path, str(size)], path)
 
     def rename_backing(self, path: str, backing: str) -> None:

@@ -23,9 +23,6 @@ NOT_IMPLEMENTED = {
     "get_mks_console",
     "host_power_action",
     "set_host_enabled",
-    # these come with live migration
-    "live_migration_force_complete",
-    "live_migration_abort",
 }
 
 

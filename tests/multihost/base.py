@@ -1,11 +1,13 @@
 """What multihost tests share: a laboratory for each class, instances on its hosts, and a look
 for leftovers on all of them."""
 
+import concurrent.futures
 import contextlib
 import os
+import threading
 import unittest
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from oslo_config import cfg
@@ -16,7 +18,7 @@ from kvmdriver.agent import transport as bus
 from kvmdriver.agent.client import ComputeAPI
 from tests import namespace
 from tests.functional.base import Guest, guest_file, public_key
-from tests.multihost.laboratory import GUEST_BRIDGE, Host, Laboratory
+from tests.multihost.laboratory import GUEST_BRIDGE, Host, Laboratory, run
 
 USERFAULTFD = "/proc/sys/vm/unprivileged_userfaultfd"
 
@@ -83,10 +85,7 @@ class MultihostTest(unittest.TestCase):
         for host in self.laboratory.hosts:
             self.assertEqual({}, host.domains(), f"domains are left on {host.name}")
             self.assertEqual("", host.run("pgrep", "-f", "qemu-system", check=False))
-        for storage in [
-            *(host.local_storage for host in self.laboratory.hosts),
-            self.laboratory.shared_storage,
-        ]:
+        for storage in self._storages():
             left = [
                 os.path.join(directory, name)
                 for directory, _names, files in os.walk(storage)
@@ -94,6 +93,10 @@ class MultihostTest(unittest.TestCase):
                 if os.path.basename(directory) != "_base" or ".part" in name
             ]
             self.assertEqual([], left, "files are left")
+
+    def _storages(self) -> list[str]:
+        local = [host.local_storage for host in self.laboratory.hosts]
+        return [*local, self.laboratory.shared_storage]
 
     def tearDown(self) -> None:
         # whatever a failed test has left must not fail the others
@@ -103,17 +106,41 @@ class MultihostTest(unittest.TestCase):
                     domain.destroy()
                 with contextlib.suppress(Exception):
                     domain.undefine()
-            for name in os.listdir(host.local_storage):
+        for storage in self._storages():
+            for name in os.listdir(storage):
                 if name != "_base":
-                    host.run("rm", "-rf", os.path.join(host.local_storage, name))
+                    run("rm", "-rf", os.path.join(storage, name))
         super().tearDown()
+
+    @contextlib.contextmanager
+    def meanwhile(self, work: Callable[[], Any]) -> "Iterator[concurrent.futures.Future[Any]]":
+        """Something that goes on while the body looks at it, whose end is waited for if that is well."""
+        future: concurrent.futures.Future[Any] = concurrent.futures.Future()
+
+        def run_it() -> None:
+            try:
+                future.set_result(work())
+            except BaseException as error:
+                future.set_exception(error)
+
+        threading.Thread(target=run_it, daemon=True).start()
+        yield future
+        concurrent.futures.wait([future], 300)
+
+    @staticmethod
+    def wait_for(condition: Callable[[], bool]) -> None:
+        namespace.wait_for(condition, 60, 0.05)
+
+    @staticmethod
+    def guest_disk() -> dict[str, Any]:
+        return {"image": {"type": "file", "path": guest_file("guest.qcow2")}}
 
     def create(self, host: Host | None = None, **fields: Any) -> model.InstanceView:
         """An instance that boots the test guest."""
         data: dict[str, Any] = {
             "name": f"guest-{uuid.uuid4().hex[:8]}",
             "memory": {"current_mib": 192},
-            "disks": [{"image": {"type": "file", "path": guest_file("guest.qcow2")}}],
+            "disks": [self.guest_disk()],
             "nics": [{"type": "bridge", "source": GUEST_BRIDGE}],
             "config_drive": {"ssh_keys": [public_key()]},
         } | fields

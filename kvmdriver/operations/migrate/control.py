@@ -4,7 +4,6 @@ from kvmdriver import exception
 from kvmdriver.model import MigrationOptions, MigrationView
 from kvmdriver.operations.context import Context
 from kvmdriver.operations.migrate.check import INCOMING
-from kvmdriver.operations.migrate.offer import policy_of
 from kvmdriver.operations.migrate.prepare import remove_incoming
 from kvmdriver.operations.migrate.settle import finish_incoming
 from kvmdriver.operations.migrate.table import Wishes
@@ -108,11 +107,7 @@ def change(context: Context, name_or_uuid: str, options: MigrationOptions) -> Mi
     :raises kvmdriver.exception.InvalidState: it does not run.
     """
     view, wishes = _running(context, name_or_uuid)
-    record = context.record(view.uuid)
     policy = wishes.policy
-    if policy is None:
-        assert record is not None  # noqa: S101 it is ours, as it moves
-        policy = policy_of(context, MigrationOptions(), record.instance)
     values = {
         name: value
         for name in ("bandwidth", "downtime", "max_downtime", "timeout_action")

@@ -125,6 +125,9 @@ class Convergence:
         if sample.post_copy:
             self.estimate = sample.left / rate
             return
+        if self._is_hopeless():
+            self.estimate = None
+            return
         memory = predict(sample.left, self.dirty_rate or 0, rate, self.downtime)
         self.estimate = None if memory is None else memory + sample.disk_left / rate
 

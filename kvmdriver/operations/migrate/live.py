@@ -4,7 +4,7 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from kvmdriver import exception
 from kvmdriver.definition.migration import live_definition
@@ -15,6 +15,7 @@ from kvmdriver.hypervisor.events import SUSPENDED_FOR_MIGRATION
 from kvmdriver.hypervisor.migration import MigrationSettings
 from kvmdriver.hypervisor.record import Owner, Record, Task
 from kvmdriver.model import (
+    Instance,
     Migration,
     MigrationCheck,
     MigrationOffer,
@@ -199,7 +200,9 @@ def begin(
         with _marker(context, offer):
             answer = neighbour.check(offer)
         copied = 0 if answer.shared else sum(disk.size for disk in offer.disks)
-        policy = offers.policy_of(context, options, record.instance, copied)
+        policy = offers.policy_of(
+            context.conf.kvm_migration, options, _memory_mib(record.instance), copied
+        )
         problems += answer.problems
         if answer.shared:
             problems += offers.check_shared(record.instance)
@@ -270,28 +273,14 @@ def _run(move: Move, plan: MigrationPlan, progress: Progress) -> None:
         post_copy=move.policy.post_copy,
     )
     pending = move.domain.start_migration(settings)
-    follow(move.context, move.domain, move.view, move.wishes, pending.wait, progress)
-    _result(pending)
-
-
-def follow(
-    context: Context,
-    domain: Domain,
-    view: MigrationView,
-    wishes: Wishes,
-    wait: Callable[[float], bool],
-    progress: Progress = ignore,
-) -> None:
-    """Watch a migration that libvirt does until it ends.
-
-    :param wait: waits so many seconds for the end, and tells whether it has come.
-    """
-    watch = Watch(context, domain, view, wishes, progress)
-    while not wait(watch.pause):
+    watch = Watch(move.context.migrations, move.domain, move.view, move.wishes, progress)
+    while not pending.wait(watch.pause):
         watch.look()
+    migration_result(pending)
 
 
-def _result(pending: PendingCall) -> None:
+def migration_result(pending: PendingCall) -> None:
+    """:raises kvmdriver.exception.KVMDriverError: libvirt could not move the guest."""
     try:
         pending.result()
     except exception.HypervisorUnavailable:
@@ -302,6 +291,10 @@ def _result(pending: PendingCall) -> None:
         raise exception.MigrationFailed(
             error.message, instance=error.instance, remedy=error.remedy
         ) from error
+
+
+def _memory_mib(instance: Instance) -> int:
+    return instance.memory.maximum_mib if instance.memory else 0
 
 
 def _foresee(move: Move) -> None:

@@ -3,6 +3,7 @@
 import os
 
 from lxml import etree
+from oslo_config import cfg
 from oslo_utils import uuidutils
 
 from kvmdriver import exception
@@ -34,14 +35,14 @@ _FILES = ("disk.config", "kernel", "ramdisk")
 
 
 def policy_of(
-    context: Context, options: MigrationOptions, instance: Instance, disk_bytes: int = 0
+    conf: cfg.ConfigOpts, options: MigrationOptions, memory_mib: int, disk_bytes: int = 0
 ) -> MigrationPolicy:
     """What one migration may do, from the configuration and its own options.
 
+    :param conf: the group [kvm_migration].
     :param disk_bytes: size of the disks that are copied.
     :raises kvmdriver.exception.InvalidRequest: the options contradict each other.
     """
-    conf = context.conf.kvm_migration
 
     def chosen(name: str) -> object:
         value = getattr(options, name)
@@ -50,8 +51,7 @@ def policy_of(
     downtime = int(str(chosen("downtime")))
     configured = max(downtime, conf.max_downtime)
     per_gib = int(str(chosen("completion_timeout")))
-    memory = instance.memory
-    amount = (memory.maximum_mib * 1024**2 if memory else 0) + disk_bytes
+    amount = memory_mib * 1024**2 + disk_bytes
     return MigrationPolicy.parse(
         {
             "bandwidth": chosen("bandwidth"),

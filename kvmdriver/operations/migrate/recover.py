@@ -85,9 +85,12 @@ def _recover_outgoing(
     neighbour = neighbours(migration.peer)
     if domain.is_active() and domain.migration_progress() is not None:
         LOG.info("%s: taking up the migration to %s again", domain.name, migration.peer)
-        policy = policy_of(context, MigrationOptions(), record.instance)
+        summary = context.hypervisor.summary(domain)
+        policy = policy_of(
+            context.conf.kvm_migration, MigrationOptions(), summary.memory_maximum_mib
+        )
         wishes = context.migrations.begin(view.changed(state="run"), policy)
-        watch = Watch(context, domain, view, wishes, ignore)
+        watch = Watch(context.migrations, domain, view, wishes, ignore)
 
         def follow() -> None:
             try:

@@ -9,13 +9,14 @@ import os
 import tempfile
 import time
 
-from kvmdriver import exception, privsep
+from kvmdriver import exception
 from kvmdriver.hypervisor.domain import Domain
 from kvmdriver.hypervisor.migration import JobProgress, Presence
 from kvmdriver.hypervisor.record import Record
 from kvmdriver.model import FileReceiver, Migration, MigrationView
 from kvmdriver.model.migration import DestinationState
 from kvmdriver.neighbour import Neighbour
+from kvmdriver.operations import console
 from kvmdriver.operations.context import Context
 from kvmdriver.operations.migrate.check import INCOMING, OUTGOING
 from kvmdriver.operations.migrate.outcome import GRACE, Verdict, decide
@@ -176,11 +177,7 @@ def _summary(last: JobProgress | None) -> dict[str, object]:
 
 def _send_console_log(context: Context, view: MigrationView, neighbour: Neighbour) -> None:
     """What the guest has printed so far goes with it. Its loss is no reason to lose more."""
-    path = context.store.layout(view.uuid).console_log
-    try:
-        data = privsep.read_tail(path, _LOG_BYTES)
-    except OSError:
-        return
+    data = console.read_log(context.store.layout(view.uuid), _LOG_BYTES)
     try:
         target = neighbour.receiver(view.uuid, view.id)
         with tempfile.TemporaryFile() as log:

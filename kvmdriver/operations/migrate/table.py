@@ -14,9 +14,9 @@ _REMEMBERED = 64
 class Wishes:
     """What an operator wants of a running migration; whoever watches it carries it out."""
 
+    policy: MigrationPolicy
     abort: bool = False
     force: bool = False
-    policy: MigrationPolicy | None = None
 
 
 class MigrationTable:

@@ -5,10 +5,9 @@ import logging
 from kvmdriver import exception
 from kvmdriver.hypervisor.domain import Domain
 from kvmdriver.hypervisor.migration import JobProgress
-from kvmdriver.model import MigrationPolicy, MigrationView
-from kvmdriver.operations.context import Context
+from kvmdriver.model import MigrationView
 from kvmdriver.operations.migrate.converge import Convergence, Decision, Sample
-from kvmdriver.operations.migrate.table import Wishes
+from kvmdriver.operations.migrate.table import MigrationTable, Wishes
 from kvmdriver.progress import Progress
 
 LOG = logging.getLogger(__name__)
@@ -24,20 +23,22 @@ class Watch:
 
     def __init__(
         self,
-        context: Context,
+        table: MigrationTable,
         domain: Domain,
         view: MigrationView,
         wishes: Wishes,
         progress: Progress,
     ):
-        self._context = context
+        self._table = table
         self._domain = domain
         self._view = view
         self._wishes = wishes
         self._progress = progress
-        self._policy = wishes.policy or MigrationPolicy()
+        self._policy = wishes.policy
         self._convergence = Convergence(self._policy)
         self._started = False
+        self.seen: JobProgress | None = None
+        """What the last look has shown."""
 
     def look(self) -> None:
         """Have one look. A libvirtd that does not answer is not the end: the migration's own is."""
@@ -45,6 +46,7 @@ class Watch:
             seen = self._domain.migration_progress()
             if seen is None:
                 return
+            self.seen = seen
             if not self._started:
                 self._started = True
                 self._domain.set_migration_downtime(self._policy.downtime)
@@ -71,7 +73,7 @@ class Watch:
             else:
                 self._carry_out(Decision("pause", "an operator wants it to end"))
         new = wishes.policy
-        if new is not None and new != self._policy:
+        if new != self._policy:
             if new.bandwidth != self._policy.bandwidth:
                 self._domain.set_migration_bandwidth(new.bandwidth)
                 self._note(f"bandwidth is {new.bandwidth or 'unlimited'} MiB/s now")
@@ -122,7 +124,7 @@ class Watch:
 
     def _put(self, **fields: object) -> None:
         self._view = self._view.changed(**fields)
-        self._context.migrations.put(self._view)
+        self._table.put(self._view)
 
 
 def _sample(seen: JobProgress) -> Sample:

@@ -1,0 +1,104 @@
+"""Guests that dirty their memory faster than it can be sent, and what is made of them.
+
+QEMU under emulation loses some guests that dirty memory fast while they move, whoever moves them:
+what is judged here is the host that they end on, the time that it took, and what is left over.
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from kvmdriver import exception, model
+from tests import namespace
+from tests.multihost.base import MultihostTest
+from tests.multihost.workload import Dirtier
+
+# MiB/s, below what the guest dirties
+NARROW = 24
+
+
+class PolicyTest(MultihostTest):
+    @contextmanager
+    def busy_guest(self, **migration: object) -> Iterator[model.InstanceView]:
+        with self.agents(bandwidth=NARROW, **migration):
+            view = self.create()
+            guest = self.guest_of(view)
+            Dirtier(guest).start()
+            yield view
+
+    def test_it_is_told_beforehand(self) -> None:
+        with self.busy_guest(completion_timeout=3) as view:
+            found = self.api.check_migration(view.name, "kvm2")
+            self.assertTrue(found.possible)
+            self.assertGreater(found.dirty_rate or 0, NARROW)
+            with self.assertRaises(exception.MigrationAborted):
+                self.api.live_migration(view.name, "kvm2")
+            self.assertIn("it will end by its timeout (abort)", self.first.agent_log())
+
+    def test_abort_within_the_configured_time(self) -> None:
+        with self.busy_guest(completion_timeout=5, timeout_action="abort") as view:
+            start = time.monotonic()
+            with self.assertRaises(exception.MigrationAborted):
+                self.api.live_migration(view.name, "kvm2")
+            # 5 s for each GiB, and at least for two
+            self.assertLess(time.monotonic() - start, 10 + 6)
+            self.assertEqual({"kvm1": "running"}, self.where(view.uuid))
+            ended = self.api.get_migration(view.name)
+            self.assertEqual("aborted", ended.state)
+            self.assertIn("abort: it has taken more than 10 s", ended.decisions)
+
+    def test_post_copy(self) -> None:
+        with self.busy_guest(post_copy=True, max_downtime=400, downtime_steps=1) as view:
+            moved = self.api.live_migration(view.name, "kvm2")
+            self.assertEqual("completed", moved.state)
+            self.assertTrue(moved.post_copy, moved)
+            self.assertTrue(any(d.startswith("post-copy:") for d in moved.decisions), moved)
+            self.assertEqual({"kvm2": "running"}, self.where(view.uuid))
+
+    def test_pause_at_the_timeout(self) -> None:
+        with self.busy_guest(completion_timeout=3, timeout_action="pause") as view:
+            moved = self.api.live_migration(view.name, "kvm2")
+            self.assertEqual("completed", moved.state)
+            self.assertTrue(any(d.startswith("pause:") for d in moved.decisions), moved)
+            self.assertEqual({"kvm2": "running"}, self.where(view.uuid))
+
+    def test_the_cpu_is_slowed_down(self) -> None:
+        with self.busy_guest(auto_converge=True, completion_timeout=60) as view:
+            seen: list[model.MigrationView] = []
+            with self.meanwhile(lambda: self.api.live_migration(view.name, "kvm2")) as moved:
+                while not moved.done():
+                    seen.append(self.api.get_migration(view.name))
+                    time.sleep(0.5)
+            self.assertEqual("completed", moved.result().state)
+            self.assertGreater(max(view.throttle for view in seen), 0)
+            self.assertEqual(["kvm2"], list(self.where(view.uuid)))
+
+    def test_an_operator_steers(self) -> None:
+        """Watch, a wider limit, force-complete, abort."""
+        with self.busy_guest() as view:
+            with self.meanwhile(lambda: self.api.live_migration(view.name, "kvm2")) as moved:
+                self._wait_for_second_pass(view)
+                with self.assertRaises(exception.InstanceBusy):
+                    self.api.stop_instance(view.name)
+                self.api.set_migration(view.name, model.MigrationOptions(bandwidth=30))
+                self.api.live_migration_abort(view.name)
+                with self.assertRaises(exception.MigrationAborted):
+                    moved.result(30)
+            ended = self.api.get_migration(view.name)
+            self.assertEqual("aborted", ended.state)
+            self.assertEqual({"kvm1": "running"}, self.where(view.uuid))
+            with self.meanwhile(lambda: self.api.live_migration(view.name, "kvm2")) as moved:
+                self._wait_for_second_pass(view)
+                self.api.live_migration_force_complete(view.name)
+                self.assertEqual("completed", moved.result(60).state)
+            self.assertEqual({"kvm2": "running"}, self.where(view.uuid))
+
+    def _wait_for_second_pass(self, view: model.InstanceView) -> None:
+        def there() -> bool:
+            found = self.api.get_migration(view.name)
+            return found.state == "run" and (found.iteration or 0) > 1
+
+        namespace.wait_for(there, 60, 0.3)
+        found = self.api.get_migration(view.name)
+        self.assertGreater(found.rate or 0, 1)
+        self.assertIsNone(found.estimate, "the end is not in sight")
