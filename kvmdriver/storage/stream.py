@@ -217,6 +217,8 @@ def send(
             try:
                 for offset, length in _extents(descriptor, size):
                     server.sendall(_PIECE.pack(offset, length))
+                    # looking for holes has moved the position, which sendfile with TLS goes by
+                    file.seek(offset)
                     # without a copy in user space where there is no TLS
                     if server.sendfile(file, offset, length) != length:
                         raise OSError("the file has become shorter")

@@ -18,8 +18,8 @@ import time
 import libvirt
 
 from tests import namespace, neighbours
+from tests.certificates import Authority
 from tests.functional.rabbit import Rabbit
-from tests.multihost.certificates import Authority
 
 RUNNER = "10.98.0.1"
 GUEST_BRIDGE = "guests"

@@ -19,7 +19,7 @@ class ColdMigrationTest(MultihostTest):
             self.api.stop_instance(view.name, timeout=60)
             self.assertEqual("completed", self.api.cold_migration(view.name, "kvm2").state)
             self.assertEqual({"kvm2": "off"}, self.where(view.uuid))
-            self.assertIn("Linux", self.api.get_console_output(view.name, host="kvm2"))
+            self.assertIn("GUEST: up", self.api.get_console_output(view.name, host="kvm2"))
             self.api.start_instance(view.name, host="kvm2")
             guest = self.guest_of(view)
             self.assertEqual("kept", guest.run("cat /root/kept"))
@@ -104,19 +104,22 @@ class MoveDiskTest(MultihostTest):
             )  # fmt: skip
             directory = os.path.dirname(view.disks[0].path or "")
             with self.meanwhile(lambda: self._ignoring_errors(view)) as moved:
-                self.wait_for(
-                    lambda: len([n for n in os.listdir(directory) if n.startswith("disk")]) > 1
-                )
+                self.wait_for(lambda: len(self._disks(directory)) > 1)
                 self.first.kill_agent()
                 self.first.start_agent()
                 moved.result(120)
-            disks = [name for name in os.listdir(directory) if name.startswith("disk")]
+            disks = self._disks(directory)
             self.assertEqual(1, len(disks), disks)
             self.assertEqual(
                 os.path.join(directory, disks[0]), self.api.get_instance(view.name).disks[0].path
             )
             self.api.stop_instance(view.name, timeout=0)
             self.api.start_instance(view.name)
+
+    @staticmethod
+    def _disks(directory: str) -> list[str]:
+        files = os.listdir(directory)
+        return [n for n in files if n.startswith("disk") and n != "disk.config"]
 
     def _ignoring_errors(self, view: model.InstanceView) -> None:
         try:

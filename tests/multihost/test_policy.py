@@ -67,7 +67,7 @@ class PolicyTest(MultihostTest):
             seen: list[model.MigrationView] = []
             with self.meanwhile(lambda: self.api.live_migration(view.name, "kvm2")) as moved:
                 while not moved.done():
-                    seen.append(self.api.get_migration(view.name))
+                    seen += [v for v in self.api.list_migrations() if v.uuid == view.uuid]
                     time.sleep(0.5)
             self.assertEqual("completed", moved.result().state)
             self.assertGreater(max(view.throttle for view in seen), 0)
@@ -95,10 +95,8 @@ class PolicyTest(MultihostTest):
 
     def _wait_for_second_pass(self, view: model.InstanceView) -> None:
         def there() -> bool:
-            found = self.api.get_migration(view.name)
-            return found.state == "run" and (found.iteration or 0) > 1
+            running = [v for v in self.api.list_migrations() if v.state == "run"]
+            return any(v.uuid == view.uuid and (v.iteration or 0) > 1 for v in running)
 
         namespace.wait_for(there, 60, 0.3)
-        found = self.api.get_migration(view.name)
-        self.assertGreater(found.rate or 0, 1)
-        self.assertIsNone(found.estimate, "the end is not in sight")
+        self.assertGreater(self.api.get_migration(view.name).rate or 0, 1)

@@ -91,7 +91,9 @@ class Workload:
         printed = [int(n) for n in re.findall(r"count (\d+)\r?\n", console)]
         missing = sorted(set(range(1, self.counted + 1)) - set(printed))
         if missing:
-            raise AssertionError(f"lost console lines: {missing[:20]} of {self.counted}")
+            raise AssertionError(
+                f"lost console lines: {len(missing)}, {missing[:5]} to {missing[-1]}, of {self.counted}"
+            )
 
 
 class Dirtier:

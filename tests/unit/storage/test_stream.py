@@ -1,12 +1,16 @@
 """Files from one host to another, over a real socket on this one."""
 
 import os
+import shutil
 import socket
+import ssl
 import tempfile
+import time
 import unittest
 
 from kvmdriver import exception
 from kvmdriver.storage import stream
+from tests.certificates import Authority
 
 MIB = 1024 * 1024
 
@@ -17,9 +21,15 @@ class StreamTest(unittest.TestCase):
         self.addCleanup(directory.cleanup)
         self.directory = directory.name
         self.target = os.path.join(self.directory, "arrived")
-        self.receiver = stream.Receiver({"disk": self.target})
+        self.receiver = self.make_receiver()
         self.port = self.receiver.open("127.0.0.1")
         self.addCleanup(self.receiver.close)
+
+    def make_receiver(self) -> stream.Receiver:
+        return stream.Receiver({"disk": self.target})
+
+    def tls(self) -> ssl.SSLContext | None:
+        return None
 
     def source(self, content: bytes, size: int | None = None) -> str:
         path = os.path.join(self.directory, "source")
@@ -30,7 +40,12 @@ class StreamTest(unittest.TestCase):
 
     def send(self, path: str, name: str = "disk", token: str | None = None) -> None:
         stream.send(
-            path, name, address="127.0.0.1", port=self.port, token=token or self.receiver.token
+            path,
+            name,
+            address="127.0.0.1",
+            port=self.port,
+            token=token or self.receiver.token,
+            tls=self.tls(),
         )
 
     def assert_refused(self, *arguments: str, reason: str) -> None:
@@ -50,6 +65,17 @@ class StreamTest(unittest.TestCase):
         self.send(path)
         self.assertEqual(200 * MIB, os.path.getsize(self.target))
         self.assertLess(os.stat(self.target).st_blocks * 512, MIB)
+
+    def test_an_open_file_is_sent_from_its_start(self) -> None:
+        with tempfile.TemporaryFile() as file:
+            file.write(b"written just now")
+            file.flush()
+            stream.send(
+                file.fileno(), "disk", address="127.0.0.1", port=self.port,
+                token=self.receiver.token, tls=self.tls(),
+            )  # fmt: skip
+        with open(self.target, "rb") as arrived:
+            self.assertEqual(b"written just now", arrived.read())
 
     def test_an_empty_file(self) -> None:
         self.send(self.source(b""))
@@ -72,8 +98,6 @@ class StreamTest(unittest.TestCase):
         for _ in range(50):
             if not os.listdir(self.directory):
                 break
-            import time
-
             time.sleep(0.05)
         self.assertEqual([], os.listdir(self.directory))
 
@@ -97,3 +121,38 @@ class StreamTest(unittest.TestCase):
         self.receiver.close()
         with self.assertRaises(exception.StorageError):
             self.send(self.source(b"x"))
+
+
+class EncryptedStreamTest(StreamTest):
+    """The same with TLS; what is not encrypted gets nowhere."""
+
+    test_half_a_file_is_no_file = None  # type: ignore[assignment]
+    test_pieces_stay_inside_of_the_file = None  # type: ignore[assignment]
+    test_nonsense_is_refused = None  # type: ignore[assignment]
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        super().setUpClass()
+        directory = tempfile.TemporaryDirectory()
+        cls.addClassCleanup(directory.cleanup)
+        cls.pki = f"{directory.name}/qemu"
+        Authority().equip(directory.name, "localhost", "127.0.0.1")
+
+    def make_receiver(self) -> stream.Receiver:
+        return stream.Receiver({"disk": self.target}, stream.tls_context(self.pki, "server"))
+
+    def tls(self) -> ssl.SSLContext | None:
+        return stream.tls_context(self.pki, "client")
+
+    def test_a_stranger_is_not_listened_to(self) -> None:
+        path = self.source(b"x")
+        other = tempfile.mkdtemp()
+        self.addCleanup(shutil.rmtree, other)
+        Authority().equip(other, "localhost", "127.0.0.1")
+        for tls in (None, stream.tls_context(f"{other}/qemu", "client")):
+            with self.assertRaises(exception.StorageError):
+                stream.send(
+                    path, "disk", address="127.0.0.1", port=self.port,
+                    token=self.receiver.token, tls=tls,
+                )  # fmt: skip
+        self.assertFalse(os.path.exists(self.target))
