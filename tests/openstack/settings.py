@@ -290,7 +290,7 @@ def nova_compute(paths: Paths, host: str, driver: str, file: str) -> Sections:
             "live_migration_inbound_addr": address,
             # neutron's agent looks for new devices every other second, and leaves one alone for good
             # that it finds after the server has arrived: the old binding still counts for it
-            "live_migration_bandwidth": 10,
+            "live_migration_bandwidth": 20,
         },
         "compute": {"live_migration_wait_for_vif_plug": False},
         "workarounds": {"disable_rootwrap": True},
