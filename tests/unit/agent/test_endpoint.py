@@ -71,7 +71,7 @@ class EndpointTest(unittest.TestCase):
 
     def test_unexpected_errors_tell_nothing_but_their_name(self) -> None:
         self.driver.power_on.side_effect = ZeroDivisionError("secret detail")
-        with self.assertLogs("kvmdriver.agent.endpoint", "ERROR"):
+        with self.assertLogs("kvmdriver.agent.methods", "ERROR"):
             error = self.error_of(self.endpoint.start_instance, instance="web")
         self.assertEqual("internal_error", error.code)
         self.assertNotIn("secret", str(error))
