@@ -284,6 +284,7 @@ def _run(
         pending = domain.start_migration(settings)
         while not pending.wait(watch.pause):
             watch.look()
+            watch.end_if_stuck()
             record.note(watch.seen)
         migration_result(pending)
     finally:

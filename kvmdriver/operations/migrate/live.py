@@ -276,6 +276,7 @@ def _run(move: Move, plan: MigrationPlan, progress: Progress) -> None:
     watch = Watch(move.context.migrations, move.domain, move.view, move.wishes, progress)
     while not pending.wait(watch.pause):
         watch.look()
+        watch.end_if_stuck()
     migration_result(pending)
 
 

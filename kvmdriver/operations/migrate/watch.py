@@ -1,6 +1,8 @@
 """Looking at a migration that libvirt does, and acting on what is seen and on what is wished."""
 
+import contextlib
 import logging
+import time
 
 from kvmdriver import exception
 from kvmdriver.hypervisor.domain import Domain
@@ -14,6 +16,9 @@ LOG = logging.getLogger(__name__)
 
 # Seconds between two looks; the end is not waited for in this way, it comes by itself.
 _LOOK = 0.5
+# Seconds in which nothing is sent, after which a migration is given up, and again as many after
+# which libvirt is not waited for any more. Its own keepalive notices a dead host before that.
+_STUCK = 30.0
 
 
 class Watch:
@@ -37,6 +42,8 @@ class Watch:
         self._policy = wishes.policy
         self._convergence = Convergence(self._policy)
         self._started = False
+        self._moved = time.monotonic()
+        self._given_up = False
         self.seen: JobProgress | None = None
         """What the last look has shown."""
 
@@ -46,6 +53,8 @@ class Watch:
             seen = self._domain.migration_progress()
             if seen is None:
                 return
+            if _amounts(seen) != _amounts(self.seen):
+                self._moved = time.monotonic()
             self.seen = seen
             if not self._started:
                 self._started = True
@@ -59,6 +68,26 @@ class Watch:
             return  # it has just ended
         except exception.KVMDriverError as error:
             LOG.warning("%s: cannot look at the migration: %s", self._domain.name, error)
+
+    def end_if_stuck(self) -> None:
+        """Give a migration up that does not get on, and in the end libvirt, too.
+
+        :raises kvmdriver.exception.MigrationFailed: libvirt does not even give it up.
+        """
+        still = time.monotonic() - self._moved
+        if self.seen is None or self.seen.post_copy or still < _STUCK:
+            return  # what comes before takes as long as the destination needs to make its memory
+        if not self._given_up:
+            self._given_up = True
+            self._note(f"abort: nothing has been sent for {_STUCK:.0f} s")
+            with contextlib.suppress(exception.KVMDriverError):
+                self._domain.abort_job()
+        elif still > 2 * _STUCK:
+            raise exception.MigrationFailed(
+                "libvirt neither moves the guest nor gives it up",
+                instance=self._domain.name,
+                remedy="restart libvirtd, on both hosts; guests keep running",
+            )
 
     def _take_wishes(self, seen: JobProgress) -> None:
         wishes = self._wishes
@@ -125,6 +154,10 @@ class Watch:
     def _put(self, **fields: object) -> None:
         self._view = self._view.changed(**fields)
         self._table.put(self._view)
+
+
+def _amounts(seen: JobProgress | None) -> tuple[float, ...]:
+    return () if seen is None else (seen.memory_sent, seen.memory_left, seen.disk_left)
 
 
 def _sample(seen: JobProgress) -> Sample:
