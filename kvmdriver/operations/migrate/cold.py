@@ -30,14 +30,15 @@ def cold_migrate(
     :raises kvmdriver.exception.MigrationFailed: it has failed; the instance is here as before.
     """
     move = begin(context, name_or_uuid, neighbour, MigrationOptions(), "cold", request_id)
-    cause: exception.KVMDriverError | None = None
-    try:
-        plan = move.prepare()
-        move.update(state="run")
-        send_files(move, plan, progress)
-        move.stop_if_asked()
-        move.keep("finish")
-    except exception.KVMDriverError as error:
-        LOG.warning("%s: the migration to %s: %s", move.domain.name, neighbour.host, error)
-        cause = error
-    return settle(context, move.view, neighbour, before_switch=cause is not None, cause=cause)
+    with context.migrations.in_hand(move.offer.id):
+        cause: exception.KVMDriverError | None = None
+        try:
+            plan = move.prepare()
+            move.update(state="run")
+            send_files(move, plan, progress)
+            move.stop_if_asked()
+            move.keep("finish")
+        except exception.KVMDriverError as error:
+            LOG.warning("%s: the migration to %s: %s", move.domain.name, neighbour.host, error)
+            cause = error
+        return settle(context, move.view, neighbour, before_switch=True, cause=cause)

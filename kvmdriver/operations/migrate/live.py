@@ -145,33 +145,34 @@ def live_migrate(
     :raises kvmdriver.exception.MigrationUnresolved: it is not known where the guest is.
     """
     move = begin(context, name_or_uuid, neighbour, options, "live", request_id)
+    with context.migrations.in_hand(move.offer.id):
+        before_switch, cause = _try(move, progress)
+        return settle(context, move.view, neighbour, before_switch=before_switch, cause=cause)
+
+
+def _try(move: Move, progress: Progress) -> tuple[bool, exception.KVMDriverError | None]:
+    """Move the guest; whether it is sure to be here still, and what has gone wrong, if anything."""
+    domain, destination = move.domain, move.neighbour.host
     before_switch = True
-    cause: exception.KVMDriverError | None = None
     try:
         plan = move.prepare()
         send_files(move, plan, progress)
         _foresee(move)
-        with context.events.expect(
-            move.domain.uuid, "suspended", detail=SUSPENDED_FOR_MIGRATION
+        with move.context.events.expect(
+            domain.uuid, "suspended", detail=SUSPENDED_FOR_MIGRATION
         ) as switched:
             try:
                 _run(move, plan, progress)
             finally:
                 before_switch = switched.event is None
     except exception.KVMDriverError as error:
-        LOG.warning("%s: the migration to %s: %s", move.domain.name, neighbour.host, error)
-        cause = error
+        LOG.warning("%s: the migration to %s: %s", domain.name, destination, error)
         if not before_switch:
             # it may run there: two of it would spoil the disks, one that waits does not
             with contextlib.suppress(exception.KVMDriverError):
-                move.domain.pause()
-    return settle(
-        context,
-        move.view,
-        neighbour,
-        before_switch=before_switch,
-        cause=cause,
-    )
+                domain.pause()
+        return before_switch, error
+    return before_switch, None
 
 
 def begin(

@@ -93,13 +93,14 @@ def _recover_outgoing(
         watch = Watch(context.migrations, domain, view, wishes, ignore)
 
         def follow() -> None:
-            try:
-                while domain.migration_progress() is not None:
-                    watch.look()
-                    time.sleep(watch.pause)
-            except exception.KVMDriverError as error:
-                LOG.warning("%s: %s", domain.name, error)
-            _settle(context, view, neighbours)
+            with context.migrations.in_hand(view.id):
+                try:
+                    while domain.migration_progress() is not None:
+                        watch.look()
+                        time.sleep(watch.pause)
+                    settle(context, view, neighbour)
+                except exception.KVMDriverError as error:
+                    LOG.warning("%s: %s", domain.name, error)
 
         threading.Thread(target=follow, name="migration", daemon=True).start()
         return False
@@ -109,18 +110,7 @@ def _recover_outgoing(
         settle(context, view, neighbour, before_switch=before_switch)
     except exception.MigrationFailed:
         return True  # rolled back
-    finally:
-        context.migrations.end(view.id)
     return True
-
-
-def _settle(context: Context, view: MigrationView, neighbours: Neighbours) -> None:
-    try:
-        settle(context, view, neighbours(view.destination))
-    except exception.KVMDriverError as error:
-        LOG.warning("%s: %s", view.instance, error)
-    finally:
-        context.migrations.end(view.id)
 
 
 def _recover_incoming(

@@ -114,8 +114,6 @@ def _unresolved(
 ) -> exception.KVMDriverError:
     latest = _latest(context, view)
     context.migrations.put(latest.changed(state="unresolved", error=cause and cause.message))
-    context.migrations.end(view.id)
-    context.migrations.activity.set()
     return exception.MigrationUnresolved(
         f"it is not known whether {view.instance} is on {view.source} or on {view.destination}: "
         f"{cause.message if cause else 'the other host does not answer'}",

@@ -1,8 +1,10 @@
 """The migrations that this process has in hand or has ended of late."""
 
+import contextlib
 import dataclasses
 import threading
 from collections import OrderedDict
+from collections.abc import Iterator
 
 from kvmdriver.model import MigrationPolicy, MigrationView
 from kvmdriver.model.migration import ENDED
@@ -50,9 +52,18 @@ class MigrationTable:
                     del self._views[identity]
 
     def end(self, identity: str) -> None:
-        """Nobody here watches a migration any more."""
+        """Nobody here works on a migration any more; what is left of it is to be recovered."""
         with self._lock:
             self._wishes.pop(identity, None)
+        self.activity.set()
+
+    @contextlib.contextmanager
+    def in_hand(self, identity: str) -> Iterator[None]:
+        """The body works on a migration that has begun; however it ends, nobody does afterwards."""
+        try:
+            yield
+        finally:
+            self.end(identity)
 
     def views(self) -> list[MigrationView]:
         """All of them, the latest last."""

@@ -15,10 +15,10 @@ import libvirt
 from kvmdriver import exception, model
 from tests import namespace
 from tests.functional.base import Guest
-from tests.multihost import faults
 from tests.multihost.base import MultihostTest
-from tests.multihost.faults import Fault, Trigger
 from tests.multihost.laboratory import Host
+from tests.recovery import faults
+from tests.recovery.faults import Fault, Trigger
 
 TABLE = pathlib.Path(__file__).parents[2] / "doc" / "migration-faults.rst"
 # MiB/s: slow enough to be hit in the middle, and fast enough to come to an end soon
@@ -223,7 +223,7 @@ def table(seen: dict[Fault, tuple[str, str]]) -> str:
     return f"""Migrations that are cut off
 ===========================
 
-Each line is a case that the tests carry out on real hosts (``tests/multihost/test_faults.py``): one
+Each line is a case that the tests carry out on real hosts (``tests/recovery/test_faults.py``): one
 thing is killed, or the cable is cut for twelve seconds, in one state of a migration; what was
 killed is started again; a while later the instance is on one host, and nothing of it is left on
 the other. A guest runs on unless its own QEMU was killed.
