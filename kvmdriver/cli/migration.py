@@ -199,7 +199,7 @@ class MoveDisk(InstanceCommand, ShowBase):
         parser = super().get_parser(prog_name)
         parser.add_argument("disk", metavar="DISK", help="target name, e.g. vda")
         parser.add_argument("--directory", metavar="PATH", help="default: where it is")
-        parser.add_argument("--format", choices=("qcow2", "raw"), help="default: as it is")
+        parser.add_argument("--disk-format", choices=("qcow2", "raw"), help="default: as it is")
         return parser
 
     def take_action(self, args: argparse.Namespace) -> Any:
@@ -209,7 +209,7 @@ class MoveDisk(InstanceCommand, ShowBase):
                 args.instance,
                 args.disk,
                 directory=directory,
-                disk_format=args.format,
+                disk_format=args.disk_format,
                 on_progress=bar,
             )
         return rows_of(view)

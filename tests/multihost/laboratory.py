@@ -91,7 +91,7 @@ class Host:
         """Power loss: every process of the host ends at once; its cables go with it."""
         if self._process is None:
             return
-        self._forget_connection()
+        self.forget_connection()
         with contextlib.suppress(ProcessLookupError, IndexError):
             os.kill(self.pid, signal.SIGKILL)
         self._process.wait(30)
@@ -132,11 +132,12 @@ class Host:
             self._connection = libvirt.open(self.uri)
         return self._connection
 
-    def _forget_connection(self) -> None:
+    def forget_connection(self) -> None:
+        """The daemon at the other end has been killed."""
         self._connection = None
 
     def kill_libvirtd(self) -> None:
-        self._forget_connection()
+        self.forget_connection()
         self.run("sh", "-c", f"kill -9 $(cat {namespace.PIDFILE})")
 
     def start_libvirtd(self) -> None:

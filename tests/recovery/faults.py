@@ -122,8 +122,9 @@ def repair(host: Host, victim: Victim) -> None:
         host.kill_agent()
         host.start_agent()
     elif victim == "libvirtd":
-        host._forget_connection()
-        host.start_libvirtd()
+        host.forget_connection()
+        if not pids(host, "libvirtd -d"):
+            host.start_libvirtd()
     elif victim == "link":
         host.heal()
 
