@@ -4,7 +4,6 @@ Both front doors use it: the adapter for Nova, and the agent. Arguments and answ
 instance is named by its name or its UUID. Every method raises errors of ``kvmdriver.exception``.
 """
 
-import threading
 from collections.abc import Sequence
 
 from oslo_config import cfg
@@ -25,25 +24,17 @@ from kvmdriver.model import (
     Diagnostics,
     Disk,
     DiskView,
-    FileReceiver,
     GuestCpu,
     HostView,
     Instance,
     InstanceView,
     Memory,
-    MigrationAnswer,
-    MigrationCheck,
-    MigrationOffer,
-    MigrationOptions,
-    MigrationPlan,
-    MigrationView,
     Nic,
     NicView,
     OsView,
     Vcpus,
 )
-from kvmdriver.model.migration import DestinationState, MigrationKind
-from kvmdriver.neighbour import Neighbour, Neighbours
+from kvmdriver.moves import Moves
 from kvmdriver.operations import (
     attach,
     clone,
@@ -60,15 +51,13 @@ from kvmdriver.operations import (
 )
 from kvmdriver.operations.context import Context
 from kvmdriver.operations.locks import InstanceLocks
-from kvmdriver.operations.migrate import check as migration_check
-from kvmdriver.operations.migrate import cold, control, live, prepare, recover, settle
 from kvmdriver.progress import Progress, ignore
 from kvmdriver.storage.image_cache import ImageCache
 from kvmdriver.storage.qemu_img import QemuImg
 from kvmdriver.storage.store import InstanceStore
 
 
-class KVMDriver:
+class KVMDriver(Moves):
     """Virtual machines on KVM/QEMU through libvirt.
 
     :param conf: options, registered with ``kvmdriver.conf.register_opts``.
@@ -275,111 +264,6 @@ class KVMDriver:
     def detach_interface(self, instance: str, mac: str) -> None:
         """Unplug an interface from an instance."""
         attach.detach_nic(self._context, instance, mac)
-
-    # Migration, the source
-
-    def live_migration(
-        self,
-        instance: str,
-        destination: Neighbour,
-        options: MigrationOptions,
-        *,
-        request_id: str | None = None,
-        progress: Progress = ignore,
-    ) -> MigrationView:
-        """Move a running instance to another host."""
-        return live.live_migrate(
-            self._context,
-            instance,
-            destination,
-            options,
-            request_id=request_id,
-            progress=progress,
-        )
-
-    def cold_migration(
-        self,
-        instance: str,
-        destination: Neighbour,
-        *,
-        request_id: str | None = None,
-        progress: Progress = ignore,
-    ) -> MigrationView:
-        """Move a stopped instance to another host."""
-        return cold.cold_migrate(
-            self._context, instance, destination, request_id=request_id, progress=progress
-        )
-
-    def check_migration(
-        self,
-        instance: str,
-        destination: Neighbour,
-        options: MigrationOptions,
-        kind: MigrationKind,
-    ) -> MigrationCheck:
-        """Whether an instance could move, with every reason against it."""
-        return live.check(self._context, instance, destination, options, kind)
-
-    def list_migrations(self) -> list[MigrationView]:
-        """Migrations to and from this host."""
-        return control.list_migrations(self._context)
-
-    def get_migration(self, instance: str) -> MigrationView:
-        """The latest migration of an instance."""
-        return control.get_migration(self._context, instance)
-
-    def live_migration_abort(self, instance: str, *, force: bool = False) -> None:
-        """Give a migration up."""
-        control.abort(self._context, instance, force=force)
-
-    def live_migration_force_complete(self, instance: str) -> None:
-        """Bring a migration to its end at once."""
-        control.force_complete(self._context, instance)
-
-    def set_migration(self, instance: str, options: MigrationOptions) -> MigrationView:
-        """Change what a running migration may do."""
-        return control.change(self._context, instance, options)
-
-    def is_moving(self, uuid: str, migration: str) -> bool:
-        """Whether a migration from here is still in hand."""
-        return recover.is_moving(self._context, uuid, migration)
-
-    # Migration, the destination
-
-    def check_can_live_migrate_destination(self, offer: MigrationOffer) -> MigrationAnswer:
-        """Whether this host could take an instance."""
-        return migration_check.check_destination(self._context, offer)
-
-    def pre_live_migration(self, offer: MigrationOffer) -> MigrationPlan:
-        """Make everything that an instance needs here."""
-        return prepare.prepare(self._context, offer)
-
-    def migration_receiver(self, uuid: str, migration: str) -> FileReceiver:
-        """Where the files of an instance are taken that moves here."""
-        return prepare.receiver(self._context, uuid, migration)
-
-    def post_live_migration_at_destination(self, uuid: str, migration: str) -> None:
-        """An instance that has come is this host's own."""
-        settle.finish_incoming(self._context, uuid, migration)
-
-    def rollback_live_migration_at_destination(self, uuid: str, migration: str) -> None:
-        """Remove what was made for an instance that does not come."""
-        settle.roll_back_incoming(self._context, uuid, migration)
-
-    def destination_state(self, uuid: str, migration: str) -> DestinationState:
-        """What this host has of an instance that moves here."""
-        return settle.destination_state(self._context, uuid, migration)
-
-    # Migration, after a crash
-
-    @property
-    def migration_activity(self) -> threading.Event:
-        """Set when there may be migrations to recover."""
-        return self._context.migrations.activity
-
-    def recover_migrations(self, neighbours: Neighbours) -> int:
-        """End what a crash has left; the number of migrations that are not ended yet."""
-        return recover.recover(self._context, neighbours)
 
     # Consoles
 

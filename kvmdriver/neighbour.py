@@ -37,6 +37,15 @@ class Neighbour(Protocol):
     def is_moving(self, uuid: str, migration: str) -> bool:
         """Ask whether it, as the source, still has that migration in hand."""
 
+    def answers(self) -> bool:
+        """Whether its agent is alive."""
+
+    def forget_evacuated(self, uuid: str, claimant: str) -> None:
+        """Tell it that ``claimant`` has brought an instance of its back."""
+
+    def has_evacuated(self, uuid: str, source: str) -> bool:
+        """Ask whether it has brought an instance of the host ``source`` back."""
+
 
 class Neighbours(Protocol):
     """How to reach other hosts."""

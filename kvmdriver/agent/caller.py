@@ -54,6 +54,14 @@ class Caller:
         """Call any method of an agent; ``timeout`` in seconds, as configured when None."""
         return self._call(method, host, _given(arguments), timeout)
 
+    def answers(self, host: str) -> bool:
+        """Whether the agent of a host is alive; one that is not takes five seconds to tell."""
+        try:
+            self._client.prepare(server=host, timeout=_PING_SECONDS).call({}, "ping")
+        except messaging.MessagingTimeout:
+            return False
+        return True
+
     def _read(self, method: str, host: str | None, **arguments: Any) -> Any:
         return self._call(method, host or self._host, _given(arguments))
 

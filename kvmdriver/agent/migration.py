@@ -1,4 +1,4 @@
-"""RPC methods that move instances: for clients, and for the agents of other hosts."""
+"""RPC methods that move instances or bring them back: for clients, and for the agents of other hosts."""
 
 from typing import Any
 
@@ -89,6 +89,23 @@ class MigrationMethods(Methods):
     def set_migration(self, request: requests.SetMigration, call: Call) -> Any:
         return self._driver.set_migration(request.instance, request.options)
 
+    @changes(requests.Evacuate, "evacuate")
+    def evacuate(self, request: requests.Evacuate, call: Call) -> Any:
+        return self._driver.evacuate(
+            request.instance,
+            self._neighbours(request.source),
+            fenced=request.fenced,
+            description=request.description,
+            rebuild=request.rebuild,
+            start=request.start,
+            request_id=call.request_id,
+            progress=call.progress,
+        )
+
+    @reads(requests.LeftInstances)
+    def left_instances(self, request: requests.LeftInstances) -> Any:
+        return self._driver.left_instances(request.source)
+
     # For the agent of the source
 
     @reads(requests.Offer)
@@ -120,6 +137,16 @@ class MigrationMethods(Methods):
     @reads(requests.OfMigration)
     def is_moving(self, request: requests.OfMigration) -> Any:
         return {"moving": self._driver.is_moving(request.uuid, request.migration)}
+
+    # For the agents of hosts that evacuate, and that were evacuated
+
+    @reads(requests.ForgetEvacuated)
+    def forget_evacuated(self, request: requests.ForgetEvacuated) -> Any:
+        self._driver.forget_evacuated(request.uuid, self._neighbours(request.claimant))
+
+    @reads(requests.HasEvacuated)
+    def has_evacuated(self, request: requests.HasEvacuated) -> Any:
+        return {"here": self._driver.has_evacuated(request.uuid, request.source)}
 
 
 class Peer(Neighbour):
@@ -160,6 +187,15 @@ class Peer(Neighbour):
 
     def is_moving(self, uuid: str, migration: str) -> bool:
         return bool(self._ask("is_moving", uuid=uuid, migration=migration)["moving"])
+
+    def answers(self) -> bool:
+        return self._caller.answers(self.host)
+
+    def forget_evacuated(self, uuid: str, claimant: str) -> None:
+        self._ask("forget_evacuated", uuid=uuid, claimant=claimant)
+
+    def has_evacuated(self, uuid: str, source: str) -> bool:
+        return bool(self._ask("has_evacuated", uuid=uuid, source=source)["here"])
 
     def _ask(self, method: str, **arguments: Any) -> Any:
         return self._caller.ask(method, self.host, timeout=_SHORT, **arguments)

@@ -1,7 +1,8 @@
 """The client's calls about moving instances."""
 
 from kvmdriver.agent.caller import Caller, OnProgress
-from kvmdriver.model import DiskView, MigrationCheck, MigrationOptions, MigrationView
+from kvmdriver.model import DiskView, InstanceView, MigrationCheck, MigrationOptions, MigrationView
+from kvmdriver.model.evacuation import Description, LeftInstance
 from kvmdriver.model.migration import MigrationKind
 
 _AS_CONFIGURED = MigrationOptions()
@@ -65,6 +66,37 @@ class MigrationCalls(Caller):
             **{name: value for name, value in given.items() if value is not None},
         )
         return DiskView.model_validate(answer)
+
+    def evacuate(
+        self,
+        instance: str,
+        source: str,
+        *,
+        fenced: bool = False,
+        description: Description | None = None,
+        rebuild: bool = False,
+        start: bool = True,
+        host: str | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> InstanceView:
+        """Bring an instance of the dead host ``source`` back on ``host``."""
+        answer = self._change(
+            "evacuate",
+            host,
+            on_progress,
+            instance=instance,
+            source=source,
+            fenced=fenced,
+            rebuild=rebuild,
+            start=start,
+            description=None if description is None else description.to_wire(),
+        )
+        return InstanceView.model_validate(answer)
+
+    def left_instances(self, source: str, *, host: str | None = None) -> list[LeftInstance]:
+        """Instances of the host ``source`` whose directories ``host`` shares."""
+        answer = self._read("left_instances", host, source=source)
+        return [LeftInstance.model_validate(row) for row in answer]
 
     def check_migration(
         self,

@@ -8,6 +8,7 @@ import oslo_messaging as messaging
 from oslo_config import cfg
 
 from kvmdriver.hypervisor.events import Event
+from kvmdriver.model import MigrationView
 
 LOG = logging.getLogger(__name__)
 
@@ -44,6 +45,10 @@ class Notifier:
         """Tell what happened to a domain; a subscriber of the driver's events."""
         if event.uuid is not None and event.kind in _LIFECYCLE:
             self.info(f"instance.lifecycle.{event.kind}", {"instance": event.uuid})
+
+    def on_migration(self, view: MigrationView) -> None:
+        """Tell how far a migration is; a subscriber of the driver's."""
+        self.info("instance.migration.progress", view.model_dump(mode="json"))
 
     def close(self) -> None:
         self._pool.shutdown(wait=True, cancel_futures=False)

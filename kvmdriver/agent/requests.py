@@ -11,6 +11,7 @@ from pydantic import Field, StringConstraints
 from kvmdriver.model import Disk, Instance, MigrationOffer, MigrationOptions, Nic
 from kvmdriver.model.base import Identifier, Mac, Model, Name, Path, Uuid
 from kvmdriver.model.disk import DiskName
+from kvmdriver.model.evacuation import Description
 from kvmdriver.model.migration import MigrationKind
 
 # A name or a UUID; both fit the alphabet of names.
@@ -138,6 +139,18 @@ class CheckMigration(LiveMigration):
     kind: MigrationKind = "live"
 
 
+class Evacuate(InstanceRequest):
+    source: Identifier
+    fenced: bool = False
+    description: Description | None = None
+    rebuild: bool = False
+    start: bool = True
+
+
+class LeftInstances(Request):
+    source: Identifier
+
+
 class MoveDisk(InstanceRequest):
     disk: DiskName
     directory: Path | None = None
@@ -156,6 +169,18 @@ class AbortMigration(MigrationOf):
 
 class SetMigration(MigrationOf):
     options: MigrationOptions
+
+
+class ForgetEvacuated(Request):
+    """What an agent that has brought an instance back tells the one that had it."""
+
+    uuid: Uuid
+    claimant: Identifier
+
+
+class HasEvacuated(Request):
+    uuid: Uuid
+    source: Identifier
 
 
 class Offer(Request):

@@ -21,6 +21,7 @@ LOG = logging.getLogger(__name__)
 NAMESPACE = "kvmdriver.compute_drivers"
 _RETRY_SECONDS = 2.0
 _RECOVER_SECONDS = 3.0
+_RETURN_SECONDS = 10.0
 
 
 def load_driver(conf: cfg.ConfigOpts) -> KVMDriver:
@@ -65,6 +66,7 @@ class AgentServer:
     def start(self) -> None:
         self.driver.events.subscribe(self._notifier.on_event)
         self.driver.events.subscribe(self._on_event)
+        self.driver.subscribe_to_migrations(self._notifier.on_migration)
         if not self._prepare():
             self._disconnected.set()
         self._server.start(override_pool_size=self._workers)
@@ -111,17 +113,20 @@ class AgentServer:
     def _recover(self) -> None:
         """End migrations that were cut off, again and again as long as there are any.
 
-        Idle while no instance comes or goes, and nothing is left of one that did.
+        Idle while no instance comes or goes, and nothing is left of one that did; only hosts whose
+        instances were brought back here are asked every now and then whether they have returned.
         """
         activity = self.driver.migration_activity
+        away = 0
         while not self._stopping.is_set():
-            activity.wait()
+            activity.wait(_RETURN_SECONDS if away else None)
             activity.clear()
             self._stopping.wait(_RECOVER_SECONDS)
             if self._stopping.is_set():
                 return
             try:
                 left = self.driver.recover_migrations(self._neighbours)
+                away = self.driver.tell_evacuated(self._neighbours)
             except Exception:
                 LOG.exception("migrations cannot be recovered yet")
                 left = 1

@@ -19,6 +19,9 @@ T = TypeVar("T")
 class Base(command.Command):
     """A command that talks to an agent."""
 
+    failed = False
+    """Set by a command that answers and has failed all the same: its exit status is 1 then."""
+
     @property
     def client(self) -> ComputeAPI:
         return cast(ComputeAPI, getattr(self.app, "client"))  # noqa: B009 known to Shell only
@@ -30,7 +33,7 @@ class Base(command.Command):
     def run(self, parsed_args: argparse.Namespace) -> int:
         """Carry the command out; 1 with the error on standard error when it fails."""
         try:
-            return super().run(parsed_args) or 0
+            return super().run(parsed_args) or int(self.failed)
         except exception.KVMDriverError as error:
             sys.stderr.write(f"Error: {error.describe()}\n  code: {error.code}\n")
             return 1

@@ -87,11 +87,6 @@ class Migrate(InstanceCommand, ShowBase):
                 )
         return rows_of(view)
 
-    failed = False
-
-    def run(self, parsed_args: argparse.Namespace) -> int:
-        return super().run(parsed_args) or int(self.failed)
-
 
 class ListMigrations(ListBase):
     """List migrations to and from a host."""

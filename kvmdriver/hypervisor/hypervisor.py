@@ -1,6 +1,7 @@
 """The hypervisor of one host: what the layers above ask of libvirt as a whole."""
 
 import logging
+import re
 import threading
 import time
 from typing import Any
@@ -135,6 +136,12 @@ class Hypervisor:
         if not rows:
             raise exception.InstanceNotFound("the instance has just gone", instance=domain.name)
         return rows[0]
+
+    def vcpu_time(self, domain: Domain) -> float:
+        """How long the vCPUs of a guest have run in this QEMU, all of them together, in ms."""
+        values = self._stats_of(domain, libvirt.VIR_DOMAIN_STATS_VCPU)[1]
+        spent = [value for name, value in values.items() if re.fullmatch(r"vcpu\.\d+\.time", name)]
+        return float(sum(spent)) / 1e6
 
     def dirty_rate(self, domain: Domain) -> float | None:
         """MiB/s of memory that a guest changes, once it has been measured."""

@@ -72,6 +72,8 @@ class Record(Model):
     requests: tuple[str, ...] = Field((), description="finished requests, oldest first")
     came_by: str | None = None
     """The migration by which the instance came here."""
+    evacuated_from: str | None = None
+    """The host that had the instance, died, and does not know yet that it is here."""
 
     def with_request(self, request_id: str | None) -> "Record":
         """This record, with one more request remembered as done."""
@@ -98,6 +100,7 @@ class Record(Model):
         add("root", self.root)
         add("digest", self.digest)
         add("came_by", self.came_by)
+        add("evacuated_from", self.evacuated_from)
         if self.task is not None:
             add("task", self.task.model_dump_json(exclude_none=True))
         for request_id in self.requests:
@@ -123,6 +126,7 @@ class Record(Model):
             "root": text("root"),
             "digest": text("digest"),
             "came_by": text("came_by"),
+            "evacuated_from": text("evacuated_from"),
             "task": Task.model_validate_json(task) if task else None,
             "requests": tuple(
                 element.get("id", "") for element in root.iterfind(f"{{{NAMESPACE}}}request")

@@ -25,6 +25,7 @@ class InstanceLayout:
     kernel ramdisk create, clone          terminate
     nvram.fd       libvirt at first start terminate (through libvirt)
     console.log    virtlogd or QEMU       terminate
+    instance.json  every change           terminate
     ============== ====================== ===============================
     """
 

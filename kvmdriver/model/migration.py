@@ -100,6 +100,7 @@ class MigrationOffer(Model):
     instance: Instance
     digest: str | None = None
     requests: tuple[str, ...] = ()
+    evacuated_from: ShortText | None = None
     active: bool = True
     autostart: bool = False
     marker: FileName

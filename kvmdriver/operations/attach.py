@@ -59,7 +59,7 @@ def attach_disk(
             spawn.make_disk(context, placed, "disk", progress)
             ensure_scsi_controller(domain, placed, live)
             domain.attach(disk_element(placed), live=live, config=True)
-        context.hypervisor.save(domain, grown.with_request(request_id))
+        context.save(domain, grown.with_request(request_id))
         return _disk_view(placed)
 
 
@@ -142,7 +142,7 @@ def detach_disk(
             context.hypervisor, domain, f"devices/disk[target[@dev='{name}']]", f"disk {name}"
         )
         left = tuple(d for d in instance.disks if d.name != name)
-        context.hypervisor.save(domain, record.changed(instance=_without_disk(instance, left)))
+        context.save(domain, record.changed(instance=_without_disk(instance, left)))
         path = disk.file.path if disk.file and disk.device == "disk" else None
         if path is not None and delete:
             remove_file(path)
@@ -181,7 +181,7 @@ def attach_nic(
         with context.task(domain, record, "attach", request_id):
             domain.attach(nic_element(chosen), live=live, config=True)
         grown = record.changed(instance=instance.changed(nics=(*instance.nics, chosen)))
-        context.hypervisor.save(domain, grown)
+        context.save(domain, grown)
         return _nic_view(chosen)
 
 
@@ -207,9 +207,7 @@ def detach_nic(context: Context, name_or_uuid: str, mac: str) -> None:
             f"devices/interface[mac[@address='{wanted}']]",
             f"interface {mac}",
         )
-        context.hypervisor.save(
-            domain, record.changed(instance=instance.model_copy(update={"nics": left}))
-        )
+        context.save(domain, record.changed(instance=instance.model_copy(update={"nics": left})))
 
 
 def detach_device(

@@ -77,7 +77,7 @@ def clone(
             undo.add(destroy.discard, domain)
             context.store.create(uuid)
             _copy_files(context, record.instance, instance, progress)
-            context.hypervisor.save(domain, building.changed(task=None).with_request(request_id))
+            context.save(domain, building.changed(task=None).with_request(request_id))
     return view.show(context, uuid)
 
 
@@ -109,7 +109,9 @@ def _copy_of(
             "disks": tuple(moved(disk) for disk in instance.disks),
             "nics": nics,
             "config_drive": drive,
-            "consoles": console.with_password(source, instance.consoles),
+            "consoles": console.with_password(
+                source.xml(inactive=True, secure=True), instance.consoles
+            ),
             "autostart": False,
         }
     )
@@ -159,6 +161,4 @@ def rename(context: Context, name_or_uuid: str, name: str) -> None:
             )
         require_status(domain, "rename", "stopped", "crashed", remedies=_STOP)
         domain.rename(name)
-        context.hypervisor.save(
-            domain, record.changed(instance=record.instance.changed(name=name))
-        )
+        context.save(domain, record.changed(instance=record.instance.changed(name=name)))

@@ -9,6 +9,7 @@ import selectors
 import socket
 import threading
 
+from lxml import etree
 from PIL import Image as Picture
 from pydantic import SecretStr
 
@@ -55,9 +56,9 @@ def read_log(layout: InstanceLayout, limit: int) -> bytes:
     return data
 
 
-def with_password(domain: Domain, consoles: Consoles) -> Consoles:
-    """Consoles with the password of the screen, which only libvirt keeps."""
-    graphics = domain.xml(inactive=True, secure=True).find("devices/graphics[@passwd]")
+def with_password(definition: etree._Element, consoles: Consoles) -> Consoles:
+    """Consoles with the password of the screen, which only the definition with secrets has."""
+    graphics = definition.find("devices/graphics[@passwd]")
     if graphics is None:
         return consoles
     return consoles.changed(vnc_password=SecretStr(graphics.get("passwd", "")))

@@ -2,6 +2,8 @@
 
 import contextlib
 import dataclasses
+import logging
+import os
 from collections.abc import Iterator
 
 from oslo_config import cfg
@@ -9,17 +11,22 @@ from oslo_config import cfg
 from kvmdriver import exception
 from kvmdriver.definition.platform import Platform
 from kvmdriver.host.osinfo import OsDatabase
+from kvmdriver.hypervisor import xml
 from kvmdriver.hypervisor.domain import Domain
 from kvmdriver.hypervisor.events import EventBus
 from kvmdriver.hypervisor.hypervisor import Hypervisor
 from kvmdriver.hypervisor.record import Owner, Record, Task
-from kvmdriver.model import Status
+from kvmdriver.model import Instance, Status
+from kvmdriver.model.evacuation import Description
 from kvmdriver.operations.locks import InstanceLocks
 from kvmdriver.operations.migrate.arrivals import Arrivals
 from kvmdriver.operations.migrate.table import MigrationTable
+from kvmdriver.storage import description as descriptions
 from kvmdriver.storage.image_cache import ImageCache
 from kvmdriver.storage.qemu_img import QemuImg
 from kvmdriver.storage.store import InstanceStore
+
+LOG = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +43,8 @@ class Context:
     host: str
     migrations: MigrationTable = dataclasses.field(default_factory=MigrationTable)
     arrivals: Arrivals = dataclasses.field(default_factory=Arrivals)
+    evacuated: dict[str, str] = dataclasses.field(default_factory=dict)
+    """UUIDs of instances brought back here, each with the host that has not been told yet."""
 
     @property
     def events(self) -> EventBus:
@@ -57,6 +66,44 @@ class Context:
         """
         record = self.hypervisor.record(uuid)
         return record if record is not None and record.root == self.store.root else None
+
+    def save(self, domain: Domain, record: Record) -> None:
+        """Keep a record with its domain; of an instance at rest, beside its disks as well."""
+        self.hypervisor.save(domain, record)
+        if record.task is None:
+            self.describe(domain, record)
+
+    def describe(self, domain: Domain, record: Record) -> None:
+        """Say in the instance's directory what it is, for the case that this host dies.
+
+        A directory that cannot be written to is no reason to fail: the domain is what counts.
+        """
+        directory = self.store.layout(domain.uuid).directory
+        if not os.path.isdir(directory):
+            return
+        try:
+            described = self.description(domain, record)
+            if descriptions.read(directory) != described:
+                descriptions.write(directory, described)
+        except exception.KVMDriverError as error:
+            LOG.warning("%s: what it is cannot be kept beside its disks: %s", domain.name, error)
+
+    def description(self, domain: Domain, record: Record) -> Description:
+        """What another host needs to know to bring an instance back."""
+        return Description(
+            host=self.host,
+            host_uuid=self.hypervisor.host_capabilities().uuid,
+            # without what is secret, as in the record
+            instance=Instance.model_validate_json(record.instance.record_json()),
+            digest=record.digest,
+            autostart=domain.autostart(),
+            definition=xml.to_string(domain.xml(inactive=True, secure=True)),
+        )
+
+    def remember_evacuated(self, uuid: str, host: str) -> None:
+        """Have a host told, when it returns, that one of its instances is here."""
+        self.evacuated[uuid] = host
+        self.migrations.activity.set()
 
     def find(self, name_or_uuid: str) -> tuple[Domain, Record]:
         """An instance of ours and its record.
@@ -95,12 +142,12 @@ class Context:
     ) -> Iterator[None]:
         """Note a task in the record while it is worked on, so that a crash can be made good."""
         task = Task(name=name, owner=Owner.current(), request_id=request_id, files=files)
-        self.hypervisor.save(domain, record.changed(task=task))
+        self.save(domain, record.changed(task=task))
         try:
             yield
         except BaseException:
             with contextlib.suppress(exception.KVMDriverError):
-                self.hypervisor.save(domain, record.changed(task=None))
+                self.save(domain, record.changed(task=None))
             raise
 
 

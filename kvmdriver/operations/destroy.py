@@ -28,7 +28,7 @@ def terminate(context: Context, name_or_uuid: str, *, keep_disks: bool = False) 
         require_idle(domain, record)
         kept = _disk_paths(record) if keep_disks else ()
         deleting = Task(name="delete", owner=Owner.current(), files=kept)
-        context.hypervisor.save(domain, record.changed(task=deleting))
+        context.save(domain, record.changed(task=deleting))
         remove(context, domain, record, keep=kept)
         return kept
 

@@ -99,7 +99,7 @@ def reboot(
             with context.task(domain, record, "reboot", request_id):
                 domain.destroy()
                 domain.start()
-        context.hypervisor.save(domain, record.changed(task=None).with_request(request_id))
+        context.save(domain, record.changed(task=None).with_request(request_id))
 
 
 def shut_down(
@@ -204,6 +204,4 @@ def set_autostart(context: Context, name_or_uuid: str, on: bool) -> None:
     """Whether the instance starts with the host."""
     with context.exclusively(name_or_uuid) as (domain, record):
         domain.set_autostart(on)
-        context.hypervisor.save(
-            domain, record.changed(instance=record.instance.changed(autostart=on))
-        )
+        context.save(domain, record.changed(instance=record.instance.changed(autostart=on)))

@@ -6,7 +6,7 @@ import logging
 from kvmdriver import exception
 from kvmdriver.hypervisor.domain import Domain
 from kvmdriver.hypervisor.record import Record, Task
-from kvmdriver.operations import destroy, storage_move
+from kvmdriver.operations import destroy, evacuate, storage_move
 from kvmdriver.operations.context import Context
 from kvmdriver.storage.copy import remove_file
 
@@ -28,6 +28,15 @@ def reconcile(context: Context) -> list[tuple[str, str, str]]:
             continue
         known.add(summary.uuid)
         task = record.task
+        if task is None:
+            if evacuate.is_elsewhere(context, record):
+                with context.locks.hold(summary.uuid):
+                    evacuate.give_up(context, context.hypervisor.domain(summary.uuid), record)
+                mended.append((summary.uuid, evacuate.TASK, "the instance is another host's"))
+                continue
+            context.describe(context.hypervisor.domain(summary.uuid), record)
+        if record.evacuated_from is not None:
+            context.remember_evacuated(summary.uuid, record.evacuated_from)
         if task is None or task.owner.is_alive():
             continue
         if task.migration is not None:
@@ -44,7 +53,7 @@ def reconcile(context: Context) -> list[tuple[str, str, str]]:
         mended.append((summary.uuid, task.name, outcome))
     for path in context.images.sweep():
         LOG.warning("removed %s, left by a process that was killed", path)
-    for path in context.store.orphans(known):
+    for path in context.store.orphans(known, context.host):
         LOG.warning("%s belongs to no instance; remove it if you do not need it", path)
     return mended
 
@@ -54,9 +63,11 @@ def _mend(context: Context, domain: Domain, record: Record, task: Task) -> str:
         keep = task.files if task.name == "delete" else ()
         destroy.remove(context, domain, record, keep)
         return "the instance was removed"
+    if task.name == evacuate.TASK:
+        return evacuate.mend(context, domain, record)
     if task.name == storage_move.TASK:
         record, outcome = storage_move.mend(context, domain, record, task)
-        context.hypervisor.save(domain, record)
+        context.save(domain, record)
         return outcome
     outcome = "nothing was left behind"
     if task.files:
@@ -70,7 +81,7 @@ def _mend(context: Context, domain: Domain, record: Record, task: Task) -> str:
             domain.start()
         record = record.with_request(task.request_id)
         outcome = "the instance was started"
-    context.hypervisor.save(domain, record.changed(task=None))
+    context.save(domain, record.changed(task=None))
     return outcome
 
 

@@ -61,9 +61,7 @@ def set_memory(
                 moved.wait(_BALLOON_SECONDS)
         else:
             domain.set_memory(current, live=False, config=True)
-        context.hypervisor.save(
-            domain, record.changed(instance=record.instance.changed(memory=new))
-        )
+        context.save(domain, record.changed(instance=record.instance.changed(memory=new)))
         return new
 
 
@@ -144,7 +142,7 @@ def set_vcpus(
             domain.set_maximum_vcpus(top)
         if live and count > old.current:
             _bring_online(domain, count)
-        context.hypervisor.save(domain, record.changed(instance=instance.changed(vcpus=new)))
+        context.save(domain, record.changed(instance=instance.changed(vcpus=new)))
         return new
 
 

@@ -87,7 +87,7 @@ def snapshot(
                 )
             os.chmod(part, 0o644)
             os.rename(part, target)
-        context.hypervisor.save(domain, record.with_request(request_id))
+        context.save(domain, record.with_request(request_id))
         return target
 
 

@@ -59,7 +59,7 @@ def spawn(
             if start:
                 domain.start()
             done = record.changed(task=None).with_request(request_id)
-            context.hypervisor.save(domain, done)
+            context.save(domain, done)
     return view.show(context, request.uuid).changed(warnings=resolved.warnings)
 
 

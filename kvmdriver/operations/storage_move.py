@@ -86,7 +86,7 @@ def move_disk(
                 )
                 os.chmod(target, 0o644)
             _redefine(context, domain, moved)
-        context.hypervisor.save(domain, _with(record, moved).with_request(request_id))
+        context.save(domain, _with(record, moved).with_request(request_id))
         remove_file(path)
         return _view(moved)
 

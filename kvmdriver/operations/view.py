@@ -74,7 +74,7 @@ def _summary_view(
     if status == "stopped" and summary.uuid in saved:
         status = "suspended"
     task = record.task.name if record.task else None
-    if task == "create":
+    if task in ("create", "immigrate", "evacuate"):
         status = "building"
     elif task == "delete":
         status = "deleting"
@@ -273,5 +273,7 @@ def host(context: Context) -> HostView:
         memory_used_mib=sum(instance.memory_mib for instance in running),
         networks=tuple(sorted(name for name, active in hypervisor.networks().items() if active)),
         instances_path=context.store.root,
-        orphans=tuple(context.store.orphans({instance.uuid for instance in instances})),
+        orphans=tuple(
+            context.store.orphans({instance.uuid for instance in instances}, context.host)
+        ),
     )

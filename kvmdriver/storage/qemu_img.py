@@ -99,6 +99,16 @@ class QemuImg:
                 remedy="get the image again, and give its checksum",
             ) from None
 
+    def require_unused(self, path: str, image_format: str) -> None:
+        """Make sure that no QEMU has an image open for writing, on this host or on another one.
+
+        QEMU locks what it opens (qemu(1), file.locking), and file systems that hosts share tell.
+
+        :raises kvmdriver.exception.StorageError: it is in use, or cannot be opened.
+        """
+        # opening it for reading alone asks for a lock that a writer does not grant
+        self._run(["map", "-f", image_format, "--start-offset=0", "--max-length=1", path], path)
+
     def resize(self, path: str, image_format: str, size_mib: int) -> None:
         """Grow an image that no guest uses; shrinking is refused by qemu-img itself."""
         self._run(["resize", "-q", "-f", image_format, path, f"{size_mib}M"], path)

@@ -1,11 +1,13 @@
 """The directories of instances."""
 
+import contextlib
 import os
 import shutil
 
 from kvmdriver import exception
 from kvmdriver.model.base import is_uuid
 from kvmdriver.model.layout import CACHE, InstanceLayout
+from kvmdriver.storage import description
 from kvmdriver.storage.copy import write_error
 
 _MIB = 1024 * 1024
@@ -61,17 +63,28 @@ class InstanceStore:
             if entry.path not in keep:
                 os.unlink(entry.path)
 
-    def orphans(self, known: set[str]) -> list[str]:
-        """Directories named by a UUID that is not in ``known``: reported, never removed."""
+    def directories(self) -> list[str]:
+        """Directories of instances, of this host's and of others' that share the root."""
         if not os.path.isdir(self.root):
             return []
         return sorted(
             entry.path
             for entry in os.scandir(self.root)
-            if entry.is_dir(follow_symlinks=False)
-            and is_uuid(entry.name)
-            and entry.name not in known
+            if entry.is_dir(follow_symlinks=False) and is_uuid(entry.name)
         )
+
+    def orphans(self, known: set[str], host: str) -> list[str]:
+        """Directories of no instance in ``known``, nor of another host: reported, never removed."""
+        found = []
+        for path in self.directories():
+            if os.path.basename(path) in known:
+                continue
+            with contextlib.suppress(exception.StorageError):
+                described = description.read(path)
+                if described is not None and described.host != host:
+                    continue
+            found.append(path)
+        return found
 
     def space(self) -> tuple[int, int]:
         """Size and free space of the file system, in MiB."""

@@ -12,7 +12,8 @@ ROOT = pathlib.Path(kvmdriver.__file__).parent
 ALLOWED = {
     "agent": {"driver", "hypervisor"},
     "cli": {"agent", "driver", "host"},
-    "driver": {"operations", "host", "hypervisor", "storage"},
+    "driver": {"moves", "operations", "host", "hypervisor", "storage"},
+    "moves": {"operations"},
     "nova": {"operations", "definition", "storage", "host", "hypervisor"},
     "operations": {"definition", "storage", "network", "host", "hypervisor", "privsep"},
     "definition": set(),

@@ -87,7 +87,7 @@ def _declare(context: Context, view: MigrationView) -> None:
             if domain.status() == "paused" and not migration.was_paused:
                 domain.unpause()
             domain.set_autostart(migration.autostart)
-            context.hypervisor.save(domain, record.changed(task=None))
+            context.save(domain, record.changed(task=None))
             context.migrations.put(view.changed(state="aborted"))
             return
     finish_incoming(context, view.uuid, view.id)

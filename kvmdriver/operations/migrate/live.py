@@ -30,6 +30,7 @@ from kvmdriver.operations.context import Context
 from kvmdriver.operations.migrate import offer as offers
 from kvmdriver.operations.migrate.check import OUTGOING, refuse
 from kvmdriver.operations.migrate.converge import predict
+from kvmdriver.operations.migrate.paused import make_movable
 from kvmdriver.operations.migrate.reach import unreachable
 from kvmdriver.operations.migrate.settle import send_file, settle
 from kvmdriver.operations.migrate.table import Wishes
@@ -82,7 +83,7 @@ class Move:
         assert task is not None and task.migration is not None  # noqa: S101 it has been begun
         migration = task.migration.changed(state=state, **fields)
         self.record = self.record.changed(task=task.changed(migration=migration))
-        self.context.hypervisor.save(self.domain, self.record)
+        self.context.save(self.domain, self.record)
         self.update(state=state)
 
     def prepare(self) -> MigrationPlan:
@@ -229,7 +230,7 @@ def begin(
             name=OUTGOING, owner=Owner.current(), request_id=request_id, migration=migration
         )
         record = record.changed(task=task)
-        context.hypervisor.save(domain, record)
+        context.save(domain, record)
         # a host that boots must not start what has gone to another one
         domain.set_autostart(False)
         return Move(context, domain, record, offer, neighbour, policy)
@@ -258,6 +259,7 @@ def _run(move: Move, plan: MigrationPlan, progress: Progress) -> None:
     move.stop_if_asked()
     conf = move.context.conf.kvm_migration
     move.keep("run")
+    make_movable(move.context.hypervisor, move.domain)
     settings = MigrationSettings(
         uri=plan.uri,
         definition=live_definition(move.domain.migratable_xml(), xml.parse(plan.definition)),

@@ -79,7 +79,7 @@ def make_offer(
     running = domain.xml()
     layout = context.store.layout(instance.uuid)
     disks = tuple(
-        _moving_disk(context, disk)
+        moving_disk(context, disk)
         for disk in instance.disks
         if disk.device == "disk" and disk.file is not None
     )
@@ -100,10 +100,14 @@ def make_offer(
         source=context.host,
         # the name may have changed since, and secrets are not in the record
         instance=instance.changed(
-            name=domain.name, consoles=console.with_password(domain, instance.consoles)
+            name=domain.name,
+            consoles=console.with_password(
+                domain.xml(inactive=True, secure=True), instance.consoles
+            ),
         ),
         digest=record.digest,
         requests=record.requests,
+        evacuated_from=record.evacuated_from,
         active=active,
         autostart=domain.autostart(),
         marker=f"migration-{identity}",
@@ -190,7 +194,8 @@ def problem_of(error: exception.KVMDriverError) -> Problem:
     return Problem(code=error.code, field=error.field, message=error.message, remedy=error.remedy)
 
 
-def _moving_disk(context: Context, disk: Disk) -> MovingDisk:
+def moving_disk(context: Context, disk: Disk) -> MovingDisk:
+    """A disk with its file, as the offer has it."""
     assert disk.file is not None and disk.name is not None  # noqa: S101 the caller has looked
     path = disk.file.path
     status = os.stat(path)

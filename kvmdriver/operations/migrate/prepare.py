@@ -54,7 +54,7 @@ def prepare(context: Context, offer: MigrationOffer) -> MigrationPlan:
             remove_incoming(context, leftover)
         answer = check_destination(context, offer)
         refuse(offer.instance, context.host, list(answer.problems))
-        instance = _placed(context, offer)
+        instance = placed(context, offer)
         migration = Migration(
             id=offer.id,
             kind=offer.kind,
@@ -70,12 +70,13 @@ def prepare(context: Context, offer: MigrationOffer) -> MigrationPlan:
             digest=offer.digest,
             task=Task(name=INCOMING, owner=Owner.current(), migration=migration),
             requests=offer.requests,
+            evacuated_from=offer.evacuated_from,
         )
         if not answer.shared:
             undo.add(context.store.remove, uuid)
         undo.add(context.arrivals.end, offer.id)
         context.migrations.activity.set()
-        domain = context.hypervisor.define(_definition(context, offer, record))
+        domain = context.hypervisor.define(definition(context, offer, record))
         undo.add(forget, domain)
         wanted: list[MovingFile] = []
         if not answer.shared:
@@ -119,7 +120,8 @@ def forget(domain: Domain) -> None:
     domain.undefine(keep_nvram=True)
 
 
-def _definition(context: Context, offer: MigrationOffer, record: Record) -> etree._Element:
+def definition(context: Context, offer: MigrationOffer, record: Record) -> etree._Element:
+    """A definition for this host of what an offer offers; devices keep their addresses."""
     instance = record.instance
     capabilities = host_platform.guest_capabilities(
         context.hypervisor,
@@ -132,35 +134,42 @@ def _definition(context: Context, offer: MigrationOffer, record: Record) -> etre
         context.platform(instance.uuid, capabilities.emulator),
         record.to_element(),
     )
+    return with_addresses(fresh, parse_definition(offer.definition, "offer.definition"))
+
+
+def parse_definition(text: str, field: str) -> etree._Element:
+    """A definition that another host has sent or kept.
+
+    :raises kvmdriver.exception.InvalidRequest: it is none.
+    """
     try:
-        old = xml.parse(offer.definition)
+        return xml.parse(text)
     except (ValueError, SyntaxError):
         raise exception.InvalidRequest(
-            "is not XML", field="offer.definition", remedy="send the domain's XML"
+            "is not XML", field=field, remedy="send the domain's XML"
         ) from None
-    return with_addresses(fresh, old)
 
 
-def _placed(context: Context, offer: MigrationOffer) -> Instance:
+def placed(context: Context, offer: MigrationOffer) -> Instance:
     """The instance with its files where this host keeps them."""
     layout = context.store.layout(offer.instance.uuid)
     names = {disk.name: disk for disk in offer.disks}
-    placed = []
+    found = []
     for disk in offer.instance.disks:
         if disk.file is None:
-            placed.append(disk)
+            found.append(disk)
         elif disk.device == "cdrom":
             name = os.path.basename(disk.file.path)
-            placed.append(_at(disk, os.path.join(context.store.cache_directory, name), "raw"))
+            found.append(_at(disk, os.path.join(context.store.cache_directory, name), "raw"))
         elif disk.name in names:
             moving = names[disk.name]
-            placed.append(_at(disk, layout.file(moving.file), moving.format))
+            found.append(_at(disk, layout.file(moving.file), moving.format))
         else:
             raise exception.InvalidRequest(
                 f"disk {disk.name} of the instance is not among the disks that move",
                 field="offer.disks",
             )
-    return offer.instance.changed(disks=tuple(placed))
+    return offer.instance.changed(disks=tuple(found))
 
 
 def _at(disk: Disk, path: str, image_format: str) -> Disk:

@@ -13,7 +13,7 @@ from kvmdriver import exception
 from kvmdriver.hypervisor.domain import Domain
 from kvmdriver.hypervisor.migration import JobProgress, Presence
 from kvmdriver.hypervisor.record import Record
-from kvmdriver.model import FileReceiver, Migration, MigrationView
+from kvmdriver.model import FileReceiver, Instance, Migration, MigrationView
 from kvmdriver.model.migration import DestinationState
 from kvmdriver.neighbour import Neighbour
 from kvmdriver.operations import console
@@ -129,28 +129,40 @@ def _latest(context: Context, view: MigrationView) -> MigrationView:
 
 
 def _finish(context: Context, view: MigrationView, neighbour: Neighbour) -> MigrationView:
-    """The guest is there: what is left of it here goes."""
+    """The guest is there: what is left of it here goes.
+
+    The other host is told without holding the instance's lock: the task that is noted with the
+    domain keeps others off all the while.
+    """
+    summary: dict[str, object] = {}
+    context.migrations.put(_latest(context, view).changed(state="finish"))
     with context.locks.hold(view.uuid):
-        domain = context.hypervisor.find(view.uuid)
-        record = context.record(view.uuid)
-        summary: dict[str, object] = {}
-        context.migrations.put(_latest(context, view).changed(state="finish"))
-        if domain is not None and record is not None:
-            migration = _migration_of(record, OUTGOING, view.id)
+        leaving = _leaving(context, view)
+        if leaving is not None:
             with contextlib.suppress(exception.KVMDriverError):
-                summary = _summary(domain.last_migration())
-            domain.destroy()
-            if migration is not None and not migration.shared:
-                _send_console_log(context, view, neighbour)
-        neighbour.finish(view.uuid, view.id)
-        if domain is not None and record is not None and migration is not None:
-            if not migration.shared:
+                summary = _summary(leaving[0].last_migration())
+            leaving[0].destroy()
+    if leaving is not None and not leaving[1].shared:
+        _send_console_log(context, view, neighbour)
+    neighbour.finish(view.uuid, view.id)
+    with context.locks.hold(view.uuid):
+        leaving = _leaving(context, view)
+        if leaving is not None:
+            if not leaving[1].shared:
                 context.store.remove(view.uuid)
-            forget(domain)
+            forget(leaving[0])
     ended = _latest(context, view).changed(state="completed", error=None, **summary)
     context.migrations.put(ended)
     LOG.info("%s has moved to %s", view.instance, neighbour.host)
     return ended
+
+
+def _leaving(context: Context, view: MigrationView) -> tuple[Domain, Migration] | None:
+    """What is here of an instance that moves away, or None when it has gone."""
+    domain = context.hypervisor.find(view.uuid)
+    record = context.record(view.uuid) if domain is not None else None
+    migration = _migration_of(record, OUTGOING, view.id) if record else None
+    return None if domain is None or migration is None else (domain, migration)
 
 
 def _summary(last: JobProgress | None) -> dict[str, object]:
@@ -218,7 +230,7 @@ def _roll_back(context: Context, view: MigrationView, neighbour: Neighbour) -> N
             return
         _go_on(domain, migration)
         domain.set_autostart(migration.autostart)
-        context.hypervisor.save(domain, record.changed(task=None))
+        context.save(domain, record.changed(task=None))
     try:
         neighbour.roll_back(view.uuid, view.id)
     except exception.KVMDriverError as error:
@@ -272,25 +284,25 @@ def finish_incoming(context: Context, uuid: str, identity: str) -> None:
         if record is None or migration is None:
             context.arrivals.end(identity)
             return
-        _point_to_images(context, record)
+        if migration.kind == "cold":
+            point_to_images(context, record.instance)
         if domain.presence() == "lost":
             LOG.error("%s: its memory was lost on the way, it is started again", domain.name)
             domain.destroy()
             domain.start()
         domain.set_autostart(migration.autostart)
-        context.hypervisor.save(
+        context.save(
             domain,
             record.changed(task=None, came_by=identity).with_request(migration.request_id),
         )
+        if record.evacuated_from is not None:
+            context.remember_evacuated(uuid, record.evacuated_from)
     context.arrivals.end(identity)
 
 
-def _point_to_images(context: Context, record: Record) -> None:
-    """Overlays that came as files name their images as the source had them."""
-    task = record.task
-    if task is None or task.migration is None or task.migration.kind != "cold":
-        return
-    for disk in record.instance.disks:
+def point_to_images(context: Context, instance: Instance) -> None:
+    """Overlays that another host has made name their images as they are called there."""
+    for disk in instance.disks:
         if disk.device != "disk" or disk.file is None or disk.file.format != "qcow2":
             continue
         backing = inspect.header_backing(disk.file.path)

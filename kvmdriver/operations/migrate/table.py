@@ -3,13 +3,16 @@
 import contextlib
 import dataclasses
 import threading
+import time
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from kvmdriver.model import MigrationPolicy, MigrationView
 from kvmdriver.model.migration import ENDED
 
 _REMEMBERED = 64
+# Seconds between two notifications of nothing but other numbers.
+_PAUSE = 1.0
 
 
 @dataclasses.dataclass
@@ -30,6 +33,15 @@ class MigrationTable:
         self._lock = threading.Lock()
         self._views: OrderedDict[str, MigrationView] = OrderedDict()
         self._wishes: dict[str, Wishes] = {}
+        self._subscribers: list[Callable[[MigrationView], None]] = []
+        self._told: dict[str, float] = {}
+
+    def subscribe(self, subscriber: Callable[[MigrationView], None]) -> None:
+        """Have a function called with each view that is news, and at most every second else.
+
+        It is called by whoever works on the migration, and must not wait.
+        """
+        self._subscribers.append(subscriber)
 
     def begin(self, view: MigrationView, policy: MigrationPolicy) -> Wishes:
         """A migration begins, or is taken up again by another process than began it."""
@@ -40,7 +52,9 @@ class MigrationTable:
         return wishes
 
     def put(self, view: MigrationView) -> None:
+        """Show how far a migration is."""
         with self._lock:
+            news = self._is_news(self._views.get(view.id), view)
             self._views[view.id] = view
             self._views.move_to_end(view.id)
             if view.state in ENDED:
@@ -50,6 +64,20 @@ class MigrationTable:
                     break
                 if identity not in self._wishes:
                     del self._views[identity]
+        for subscriber in self._subscribers if news else ():
+            subscriber(view)
+
+    def _is_news(self, before: MigrationView | None, view: MigrationView) -> bool:
+        now = time.monotonic()
+        same = before is not None and (
+            (before.state, before.decisions) == (view.state, view.decisions)
+        )
+        if same and (view.state in ENDED or now - self._told.get(view.id, 0) < _PAUSE):
+            return False
+        self._told[view.id] = now
+        if view.state in ENDED:
+            del self._told[view.id]
+        return True
 
     def end(self, identity: str) -> None:
         """Nobody here works on a migration any more; what is left of it is to be recovered."""

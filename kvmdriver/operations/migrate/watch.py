@@ -1,6 +1,7 @@
 """Looking at a migration that libvirt does, and acting on what is seen and on what is wished."""
 
 import contextlib
+import dataclasses
 import logging
 import time
 
@@ -44,6 +45,7 @@ class Watch:
         self._started = False
         self._moved = time.monotonic()
         self._given_up = False
+        self._post_copy = False
         self.seen: JobProgress | None = None
         """What the last look has shown."""
 
@@ -53,6 +55,8 @@ class Watch:
             seen = self._domain.migration_progress()
             if seen is None:
                 return
+            if self._post_copy:
+                seen = dataclasses.replace(seen, post_copy=True)
             if _amounts(seen) != _amounts(self.seen):
                 self._moved = time.monotonic()
             self.seen = seen
@@ -118,6 +122,9 @@ class Watch:
             self._domain.set_migration_downtime(decision.downtime)
         elif decision.action == "post-copy":
             self._domain.start_post_copy()
+            # libvirt counts only pages that the guest has asked for, which may take a while
+            self._post_copy = True
+            self._put(post_copy=True)
         elif decision.action == "pause":
             self._domain.pause()
         else:

@@ -1,0 +1,402 @@
+"""Bringing the instances of a dead host back on this one, and its return.
+
+Where hosts share the directory of instances, the disks are here, and each has a description of
+its instance beside it (``storage.description``). Else the description comes from a backup, and
+the disks are made afresh. The host that returns removes what is another's by then: by itself
+where it sees the shared description, else when it is told.
+"""
+
+import logging
+import os
+
+from oslo_utils import uuidutils
+
+from kvmdriver import exception
+from kvmdriver.hypervisor import xml
+from kvmdriver.hypervisor.domain import Domain
+from kvmdriver.hypervisor.record import Owner, Record, Task
+from kvmdriver.model import Disk, Instance, InstanceView, MigrationOffer, MovingDisk, Problem
+from kvmdriver.model.base import is_uuid
+from kvmdriver.model.evacuation import Description, LeftInstance
+from kvmdriver.neighbour import Neighbour, Neighbours
+from kvmdriver.operations import console, destroy, spawn, view
+from kvmdriver.operations.context import Context
+from kvmdriver.operations.migrate.check import check_destination, refuse
+from kvmdriver.operations.migrate.offer import check_shared, problem_of
+from kvmdriver.operations.migrate.prepare import definition, forget, parse_definition, placed
+from kvmdriver.operations.migrate.settle import point_to_images
+from kvmdriver.operations.undo import undo_on_failure
+from kvmdriver.progress import Progress, ignore
+from kvmdriver.storage import description as descriptions
+
+LOG = logging.getLogger(__name__)
+
+TASK = "evacuate"
+
+
+# The host that takes over
+
+
+def left_instances(context: Context, host: str) -> list[LeftInstance]:
+    """Instances of another host whose directories this one shares."""
+    found = [
+        LeftInstance(
+            name=left.instance.name,
+            uuid=left.instance.uuid,
+            host=left.host,
+            autostart=left.autostart,
+        )
+        for left in _descriptions(context)
+        if left.host == host
+    ]
+    return sorted(found, key=lambda left: left.name)
+
+
+def evacuate(
+    context: Context,
+    name_or_uuid: str,
+    source: Neighbour,
+    *,
+    fenced: bool = False,
+    description: Description | None = None,
+    rebuild: bool = False,
+    start: bool = True,
+    request_id: str | None = None,
+    progress: Progress = ignore,
+) -> InstanceView:
+    """Bring back an instance of a host that has died.
+
+    :param fenced: the operator vouches that the host is off, and stays off until this is done.
+    :param description: what the instance is, where its directory is not here.
+    :param rebuild: make its disks afresh, from their images or blank.
+    :raises kvmdriver.exception.InvalidState: the host answers.
+    :raises kvmdriver.exception.MigrationRefused: it cannot run here; nothing has been changed.
+    """
+    known = context.hypervisor.find(name_or_uuid)
+    record = context.record(known.uuid) if known else None
+    if record is not None and record.evacuated_from == source.host and record.task is None:
+        return view.show(context, name_or_uuid)  # the same request again
+    _require_dead(context, source, fenced)
+    left = _left(context, name_or_uuid, source.host)
+    if left is not None:
+        directory = context.store.layout(left.instance.uuid).directory
+        with (
+            context.locks.hold(left.instance.uuid),
+            descriptions.claim(directory, context.host),
+        ):
+            _bring_back_shared(context, left, directory, start, request_id)
+    else:
+        left = _vouched(context, name_or_uuid, source.host, description, rebuild)
+        with context.locks.hold(left.instance.uuid):
+            _rebuild(context, left, start, request_id, progress)
+    context.remember_evacuated(left.instance.uuid, source.host)
+    LOG.warning("%s: evacuated from %s", left.instance.name, source.host)
+    return view.show(context, left.instance.uuid)
+
+
+def _require_dead(context: Context, source: Neighbour, fenced: bool) -> None:
+    if source.host == context.host:
+        raise exception.InvalidRequest(
+            "an instance is brought back on another host",
+            field="source",
+            value=source.host,
+            remedy="ask the agent of the host that is to have it: --host",
+        )
+    if not fenced:
+        raise exception.InvalidRequest(
+            f"if {source.host} were alive, the guest would run twice and spoil its disks",
+            field="fenced",
+            value=False,
+            remedy=f"switch {source.host} off, make sure that it stays off, then say so: --fenced",
+        )
+    if source.answers():
+        raise exception.InvalidState(
+            f"{source.host} is alive: its agent answers",
+            field="source",
+            value=source.host,
+            remedy=f"move the instance: kvmdriver --host {source.host} server migrate",
+        )
+
+
+def _left(context: Context, name_or_uuid: str, host: str) -> Description | None:
+    """What the shared directory says of an instance of that host."""
+    if is_uuid(name_or_uuid):
+        found = descriptions.read(context.store.layout(name_or_uuid).directory)
+        return found if found is not None and found.host == host else None
+    matching = [
+        left
+        for left in _descriptions(context)
+        if left.host == host and left.instance.name == name_or_uuid
+    ]
+    return matching[0] if matching else None
+
+
+def _descriptions(context: Context) -> list[Description]:
+    found = []
+    for directory in context.store.directories():
+        try:
+            left = descriptions.read(directory)
+        except exception.StorageError as error:
+            LOG.warning("%s", error)
+            continue
+        if left is not None and left.instance.uuid == os.path.basename(directory):
+            found.append(left)
+    return found
+
+
+def _vouched(
+    context: Context, name_or_uuid: str, host: str, given: Description | None, rebuild: bool
+) -> Description:
+    if given is None:
+        raise exception.InstanceNotFound(
+            f"no directory here is that of an instance {name_or_uuid!r} of {host}",
+            field="description",
+            instance=name_or_uuid,
+            remedy=f"if the hosts do not share {context.store.root}, give its {descriptions.NAME} "
+            f"from a backup: --description FILE --rebuild",
+        )
+    if given.host != host or name_or_uuid not in (given.instance.name, given.instance.uuid):
+        raise exception.InvalidRequest(
+            f"it describes {given.instance.name} ({given.instance.uuid}) of {given.host}",
+            field="description",
+            instance=name_or_uuid,
+            remedy=f"give the {descriptions.NAME} of {name_or_uuid} of {host}",
+        )
+    if not rebuild:
+        raise exception.InvalidRequest(
+            "its disks are not here: they would be made afresh, without what the guest has written",
+            field="rebuild",
+            value=False,
+            instance=given.instance.name,
+            remedy="say that this is what you want: --rebuild; or restore its directory first",
+        )
+    return given
+
+
+def _bring_back_shared(
+    context: Context, left: Description, directory: str, start: bool, request_id: str | None
+) -> None:
+    latest = descriptions.read(directory)
+    if latest is None or latest.host != left.host:
+        raise exception.InvalidState(
+            f"it has been brought back on {latest.host if latest else 'another host'} already",
+            instance=left.instance.name,
+        )
+    offer = _offer(latest, active=start)
+    instance = placed(context, offer)
+    problems = list(check_destination(context, offer).problems)
+    problems += check_shared(latest.instance)
+    problems += _unusable(context, instance)
+    refuse(instance, context.host, problems)
+    record = _record(context, instance, latest, request_id)
+    with undo_on_failure() as undo:
+        domain = context.hypervisor.define(definition(context, offer, record))
+        undo.add(forget, domain)
+        undo.add(descriptions.write, directory, latest)
+        # from here on it is this host's, whatever happens: the other one sees that when it returns
+        descriptions.write(directory, context.description(domain, record))
+        point_to_images(context, instance)
+        _end(context, domain, record, latest.autostart, start)
+
+
+def _rebuild(
+    context: Context, left: Description, start: bool, request_id: str | None, progress: Progress
+) -> None:
+    offer = _offer(left, active=start)
+    uuid = left.instance.uuid
+    refuse(left.instance, context.host, list(check_destination(context, offer).problems))
+    instance = placed(context, offer)
+    record = _record(context, instance, left, request_id)
+    with undo_on_failure() as undo:
+        undo.add(context.store.remove, uuid)
+        domain = context.hypervisor.define(definition(context, offer, record))
+        undo.add(forget, domain)
+        context.store.create(uuid)
+        spawn.make_files(context, instance, progress)
+        if instance.config_drive is not None:
+            LOG.warning("%s: its config drive has neither user data nor password", instance.name)
+        _end(context, domain, record, left.autostart, start)
+
+
+def _end(context: Context, domain: Domain, record: Record, autostart: bool, start: bool) -> None:
+    if start:
+        domain.start()
+    domain.set_autostart(autostart)
+    request_id = record.task.request_id if record.task else None
+    context.save(domain, record.changed(task=None).with_request(request_id))
+
+
+def _record(
+    context: Context, instance: Instance, left: Description, request_id: str | None
+) -> Record:
+    return Record(
+        instance=instance,
+        root=context.store.root,
+        digest=left.digest,
+        task=Task(name=TASK, owner=Owner.current(), request_id=request_id),
+        evacuated_from=left.host,
+    )
+
+
+def _offer(left: Description, *, active: bool) -> MigrationOffer:
+    """What the dead host would have offered."""
+    old = parse_definition(left.definition, "description.definition")
+    instance = left.instance
+    return MigrationOffer(
+        id=uuidutils.generate_uuid(),
+        kind="cold",
+        source=left.host,
+        instance=instance.changed(consoles=console.with_password(old, instance.consoles)),
+        digest=left.digest,
+        active=active,
+        autostart=left.autostart,
+        marker=descriptions.NAME,
+        definition=left.definition,
+        machine=xml.attribute(old, "os/type", "machine") or None,
+        disks=tuple(_disk(disk) for disk in instance.disks if disk.device == "disk" and disk.file),
+    )
+
+
+def _disk(disk: Disk) -> MovingDisk:
+    assert disk.file is not None  # noqa: S101 the caller has looked
+    size = (disk.size_mib or 0) << 20
+    return MovingDisk.parse(
+        {
+            "name": disk.name,
+            "file": os.path.basename(disk.file.path),
+            "format": disk.file.format,
+            "size": size,
+            "allocated": size if disk.file.format == "raw" else 0,
+        }
+    )
+
+
+def _unusable(context: Context, instance: Instance) -> list[Problem]:
+    """Disks that are missing, or that a QEMU uses: then its host is not as dead as was thought."""
+    found = []
+    for disk in instance.disks:
+        if disk.file is None or disk.device != "disk":
+            continue
+        try:
+            context.qemu_img.require_unused(disk.file.path, disk.file.format)
+        except exception.StorageError as error:
+            problem = problem_of(error)
+            if "lock" in error.message:
+                problem = Problem(
+                    code="invalid_state",
+                    field="fenced",
+                    message=f"{disk.file.path} is in use: its guest still runs somewhere",
+                    remedy="switch its host off, or kill its QEMU",
+                )
+            found.append(problem)
+    return found
+
+
+def mend(context: Context, domain: Domain, record: Record) -> str:
+    """What becomes of an evacuation that was cut off; the outcome."""
+    layout = context.store.layout(domain.uuid)
+    described = descriptions.read(layout.directory)
+    if described is None:
+        destroy.remove(context, domain, record)
+        return "what was made of the instance was removed"
+    if not described.is_of(context.host, _host_uuid(context)):
+        forget(domain)
+        return "the instance is still to be brought back"
+    point_to_images(context, record.instance)
+    if not domain.is_active():
+        domain.start()
+    _end(context, domain, record, described.autostart, start=False)
+    return "the instance was brought back"
+
+
+# The host that returns
+
+
+def is_elsewhere(context: Context, record: Record) -> bool:
+    """Whether an instance's directory says that it is another host's by now."""
+    try:
+        described = descriptions.read(context.store.layout(record.instance.uuid).directory)
+    except exception.StorageError as error:
+        LOG.warning("%s", error)
+        return False
+    return described is not None and not described.is_of(context.host, _host_uuid(context))
+
+
+def give_up(context: Context, domain: Domain, record: Record) -> None:
+    """Forget an instance that is another host's: a guest of it here is the older one, and goes.
+
+    Files that the hosts share stay; such as only this host has would never be used again, and go.
+    """
+    if is_elsewhere(context, record):
+        forget(domain)
+    else:
+        destroy.remove(context, domain, record)
+    LOG.warning("%s: evacuated to another host while this one was away", record.instance.name)
+
+
+def forget_evacuated(context: Context, uuid: str, claimant: Neighbour) -> None:
+    """Another host has the instance now; it is asked, since anybody could say so.
+
+    Nothing happens when there is nothing of it here.
+
+    :raises kvmdriver.exception.InvalidState: the other host has not.
+    """
+    before = _stale(context, uuid)
+    if before is None:
+        return
+    if not claimant.has_evacuated(uuid, context.host):
+        raise exception.InvalidState(
+            f"{claimant.host} has not brought it back", instance=uuid, field="claimant"
+        )
+    with context.locks.hold(uuid):
+        # it cannot have come back from there: for that, this one must be gone first
+        if _stale(context, uuid) == before:
+            give_up(context, context.hypervisor.domain(uuid), before)
+
+
+def _stale(context: Context, uuid: str) -> Record | None:
+    domain = context.hypervisor.find(uuid)
+    record = context.record(uuid) if domain is not None else None
+    if record is None or (record.task is not None and record.task.migration is not None):
+        return None
+    return record
+
+
+def has_evacuated(context: Context, uuid: str, host: str) -> bool:
+    """Whether an instance is here that was brought back from that host."""
+    domain = context.hypervisor.find(uuid)
+    record = context.record(uuid) if domain is not None else None
+    return record is not None and record.task is None and record.evacuated_from == host
+
+
+def tell(context: Context, neighbours: Neighbours) -> int:
+    """Tell hosts that have returned what is not theirs any more; how many are still away."""
+    away = set()
+    for uuid, host in list(context.evacuated.items()):
+        if host in away:
+            continue
+        try:
+            neighbour = neighbours(host)
+            if neighbour.answers():
+                neighbour.forget_evacuated(uuid, context.host)
+                _told(context, uuid, host)
+                continue
+        except exception.AgentUnreachable:
+            LOG.debug("%s cannot be reached", host)
+        except exception.KVMDriverError as error:
+            LOG.warning("%s still has its instance %s: %s", host, uuid, error.message)
+        away.add(host)
+    return len(away)
+
+
+def _told(context: Context, uuid: str, host: str) -> None:
+    with context.locks.hold(uuid):
+        if has_evacuated(context, uuid, host):
+            domain, record = context.find(uuid)
+            context.save(domain, record.changed(evacuated_from=None))
+    context.evacuated.pop(uuid, None)
+    LOG.info("%s knows that %s is here", host, uuid)
+
+
+def _host_uuid(context: Context) -> str:
+    return context.hypervisor.host_capabilities().uuid

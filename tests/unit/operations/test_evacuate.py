@@ -1,0 +1,130 @@
+"""A host that returns gives up only what another one really has."""
+
+import types
+import unittest
+from typing import Any
+from unittest import mock
+
+from kvmdriver import exception
+from kvmdriver.hypervisor.record import Owner, Record, Task
+from kvmdriver.model import Instance, Migration
+from kvmdriver.operations import evacuate
+from kvmdriver.operations.locks import InstanceLocks
+
+UUID = "0a1b2c3d-0000-4000-8000-000000000001"
+OTHER = "0a1b2c3d-0000-4000-8000-000000000002"
+
+
+def record(**fields: Any) -> Record:
+    instance = Instance.parse({"name": "web", "uuid": UUID})
+    return Record(instance=instance, root="/instances", **fields)
+
+
+class FakeContext:
+    """What evacuation asks of a host; ``records`` is what it has, by UUID."""
+
+    host = "kvm1"
+
+    def __init__(self, **records: Record):
+        self.records = {UUID: records["here"]} if records else {}
+        self.locks = InstanceLocks()
+        self.evacuated: dict[str, str] = {}
+        self.saved: list[Record] = []
+        self.hypervisor = types.SimpleNamespace(find=self._domain, domain=self._domain)
+
+    def _domain(self, uuid: str) -> Any:
+        return types.SimpleNamespace(uuid=uuid) if uuid in self.records else None
+
+    def record(self, uuid: str) -> Record | None:
+        return self.records.get(uuid)
+
+    def find(self, uuid: str) -> Any:
+        return self._domain(uuid), self.records[uuid]
+
+    def save(self, _domain: object, changed: Record) -> None:
+        self.saved.append(changed)
+
+
+class ForgetTest(unittest.TestCase):
+    def setUp(self) -> None:
+        given_up = mock.patch.object(evacuate, "give_up")
+        self.given_up = given_up.start()
+        self.addCleanup(given_up.stop)
+
+    def forget(self, context: Any, claimant: Any) -> None:
+        evacuate.forget_evacuated(context, UUID, claimant)
+
+    def test_it_is_given_up_when_the_other_host_says_so(self) -> None:
+        claimant = mock.Mock()
+        claimant.has_evacuated.return_value = True
+        self.forget(FakeContext(here=record()), claimant)
+        claimant.has_evacuated.assert_called_once_with(UUID, "kvm1")
+        self.given_up.assert_called_once()
+
+    def test_not_on_the_word_of_just_anybody(self) -> None:
+        claimant = mock.Mock(host="kvm2")
+        claimant.has_evacuated.return_value = False
+        with self.assertRaisesRegex(exception.InvalidState, "kvm2 has not"):
+            self.forget(FakeContext(here=record()), claimant)
+        self.given_up.assert_not_called()
+
+    def test_what_is_not_here_or_is_on_its_way_is_not_asked_for(self) -> None:
+        migration = Migration(id="m1", kind="live", peer="kvm2", state="prepare")
+        moving = Task(name="immigrate", owner=Owner.current(), migration=migration)
+        claimant = mock.Mock()
+        for context in (FakeContext(), FakeContext(here=record(task=moving))):
+            self.forget(context, claimant)
+        claimant.has_evacuated.assert_not_called()
+        self.given_up.assert_not_called()
+
+    def test_an_instance_that_has_changed_meanwhile_stays(self) -> None:
+        context = FakeContext(here=record())
+
+        def comes_back(_uuid: str, _host: str) -> bool:
+            context.records[UUID] = record(came_by="m2")
+            return True
+
+        claimant = mock.Mock()
+        claimant.has_evacuated.side_effect = comes_back
+        self.forget(context, claimant)
+        self.given_up.assert_not_called()
+
+
+class TellTest(unittest.TestCase):
+    def tell(self, context: Any, neighbour: Any) -> int:
+        self.asked: list[str] = []
+
+        def neighbours(host: str) -> Any:
+            self.asked.append(host)
+            return neighbour
+
+        return evacuate.tell(context, neighbours)
+
+    def test_a_host_that_is_away_is_asked_once_for_all_of_its_instances(self) -> None:
+        context = FakeContext()
+        context.evacuated = {UUID: "kvm2", OTHER: "kvm2"}
+        neighbour = mock.Mock()
+        neighbour.answers.return_value = False
+        self.assertEqual(1, self.tell(context, neighbour))
+        self.assertEqual(["kvm2"], self.asked)
+        neighbour.forget_evacuated.assert_not_called()
+
+    def test_one_that_has_returned_is_told_and_not_asked_again(self) -> None:
+        context = FakeContext(here=record(evacuated_from="kvm2"))
+        context.evacuated = {UUID: "kvm2"}
+        neighbour = mock.Mock()
+        self.assertEqual(0, self.tell(context, neighbour))
+        neighbour.forget_evacuated.assert_called_once_with(UUID, "kvm1")
+        self.assertEqual([None], [saved.evacuated_from for saved in context.saved])
+        self.assertEqual(0, self.tell(context, neighbour))
+        self.assertEqual([], self.asked)
+
+    def test_one_that_cannot_do_it_yet_is_asked_again(self) -> None:
+        context = FakeContext(here=record(evacuated_from="kvm2"))
+        context.evacuated = {UUID: "kvm2"}
+        neighbour = mock.Mock()
+        neighbour.forget_evacuated.side_effect = exception.HypervisorUnavailable("libvirt is away")
+        with self.assertLogs(evacuate.LOG, "WARNING"):
+            self.assertEqual(1, self.tell(context, neighbour))
+        self.assertEqual({UUID: "kvm2"}, context.evacuated)
+        self.assertEqual([], context.saved)
