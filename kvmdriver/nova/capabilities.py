@@ -9,7 +9,6 @@ CAPABILITIES = {
     **nova_driver.ComputeDriver.capabilities,
     "has_imagecache": True,
     "supports_evacuate": True,
-    "supports_migrate_to_same_host": True,
     "supports_attach_interface": True,
     "supports_device_tagging": True,
     "supports_tagged_attach_interface": True,

@@ -43,6 +43,7 @@ from kvmdriver.nova.migration_check import local_disk_info
 from kvmdriver.nova.node import Node
 from kvmdriver.operations.migrate.live import migration_result
 from kvmdriver.operations.migrate.offer import policy_of
+from kvmdriver.operations.migrate.paused import make_movable
 from kvmdriver.operations.migrate.watch import Watch
 from kvmdriver.operations.undo import undo_on_failure
 from kvmdriver.progress import ignore
@@ -255,6 +256,7 @@ def _run(
     paused = domain.status() == "paused"
     if paused:
         policy = policy.changed(post_copy=False)  # libvirt refuses it for such guests
+        make_movable(node.hypervisor, domain)
     settings = MigrationSettings(
         uri=_uri(node, address or destination),
         definition=_definition_there(node, instance, running, data),

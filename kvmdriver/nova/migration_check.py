@@ -120,9 +120,12 @@ def at_source(
         raise nova_exception.MigrationPreCheckError(reason="; ".join(problems))
     seen = os.path.exists(os.path.join(node.store.root, os.path.basename(data.filename)))
     data.is_shared_instance_path = seen
-    volumes_only = data.is_volume_backed and not _local_disks(node, instance)
-    data.is_shared_block_storage = seen or bool(volumes_only)
-    shared = data.is_shared_block_storage or data.is_shared_instance_path
+    files = _local_files(node, instance)
+    copied = [entry for entry in files if not entry["path"].endswith("disk.config")]
+    # a config drive is copied by nobody, but the destination makes one only where it is told
+    # that there is something local
+    shared = seen or bool(data.is_volume_backed and not files)
+    data.is_shared_block_storage = shared
     if "block_migration" not in data:
         data.block_migration = not shared
     if data.block_migration:
@@ -130,14 +133,14 @@ def at_source(
             raise nova_exception.InvalidLocalStorage(
                 reason="the hosts share the storage, there is nothing to copy", path=node.conf.host
             )
-        _check_space(node, instance, data)
+        _check_space(copied, data)
         mapping = nova_driver.block_device_info_get_mapping(block_device_info)
-        if conf.tunnelled:
+        if conf.tunnelled and copied:
             raise nova_exception.MigrationPreCheckError(
                 reason="disks cannot be copied through a tunnel: set [kvm_migration] tunnelled "
                 f"to false{' (volumes, too)' if mapping else ''}"
             )
-    elif not shared:
+    elif not shared and (copied or not data.is_volume_backed):
         raise nova_exception.InvalidSharedStorage(
             reason="the hosts do not share the storage, and the disks are not to be copied",
             path=node.conf.host,
@@ -148,18 +151,17 @@ def at_source(
     return data
 
 
-def _local_disks(node: Node, instance: NovaInstance) -> list[dict[str, Any]]:
+def _local_files(node: Node, instance: NovaInstance) -> list[dict[str, Any]]:
     if not os.path.isdir(node.layout(instance).directory):
         return []
-    found = resize.disk_info(node, instance)
-    return [entry for entry in found if not entry["path"].endswith("disk.config")]
+    return resize.disk_info(node, instance)
 
 
-def _check_space(node: Node, instance: NovaInstance, data: LibvirtLiveMigrateData) -> None:
+def _check_space(copied: list[dict[str, Any]], data: LibvirtLiveMigrateData) -> None:
     if "disk_over_commit" not in data or "disk_available_mb" not in data:
         return
     field = "disk_size" if data.disk_over_commit else "virt_disk_size"
-    needed = sum(int(entry[field]) for entry in _local_disks(node, instance))
+    needed = sum(int(entry[field]) for entry in copied)
     available = data.disk_available_mb * 1024**2
     if needed > available:
         raise nova_exception.MigrationPreCheckError(

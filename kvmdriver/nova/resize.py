@@ -1,4 +1,4 @@
-"""Resize and cold migration on one host: the old directory is put aside until it is confirmed."""
+"""Resize and cold migration: the old directory is put aside until it is confirmed."""
 
 import contextlib
 import json
@@ -12,8 +12,10 @@ from nova.objects.image_meta import ImageMeta
 from nova.objects.instance import Instance as NovaInstance
 from nova.virt import driver as nova_driver
 
+from kvmdriver import exception
 from kvmdriver.nova import block_devices, definition, disks, lifecycle, vifs
 from kvmdriver.nova.node import Node
+from kvmdriver.nova.remote import RemoteHost
 from kvmdriver.operations.undo import undo_on_failure
 from kvmdriver.storage.copy import copy_file
 
@@ -37,28 +39,68 @@ def migrate_disk_and_power_off(
 
     :raises nova.exception.InstanceFaultRollback: it cannot be done, and nothing was changed.
     """
-    _check(node, instance, dest, flavor, block_device_info)
+    _check(instance, flavor, block_device_info)
     layout = node.layout(instance)
     aside = layout.directory + _ASIDE
-    lifecycle.power_off(node, instance, timeout, retry_interval)
-    vifs.unplug_all(node, instance, network_info)
-    lifecycle.release_volumes(node, instance, block_device_info, force=False, ignore_errors=False)
-    info = disk_info(node, instance)
-    shutil.rmtree(aside, ignore_errors=True)
-    os.rename(layout.directory, aside)
+    remote = _remote(node, layout.directory, dest)
     with undo_on_failure() as undo:
+        if remote is not None:
+            undo.add(remote.remove, layout.directory)
+        lifecycle.power_off(node, instance, timeout, retry_interval)
+        vifs.unplug_all(node, instance, network_info)
+        lifecycle.release_volumes(
+            node, instance, block_device_info, force=False, ignore_errors=False
+        )
+        info = disk_info(node, instance)
+        shutil.rmtree(aside, ignore_errors=True)
+        os.rename(layout.directory, aside)
         undo.add(_put_back, layout.directory)
-        node.store.create(instance.uuid)
-        for entry in os.scandir(aside):
-            if entry.is_file(follow_symlinks=False) and entry.name not in _NOT_COPIED:
-                copy_file(entry.path, layout.file(entry.name))
+        files = [
+            entry.path
+            for entry in os.scandir(aside)
+            if entry.is_file(follow_symlinks=False) and entry.name not in _NOT_COPIED
+        ]
+        if remote is None:
+            node.store.create(instance.uuid)
+            for path in files:
+                copy_file(path, layout.file(os.path.basename(path)))
+        else:
+            remote.send(files, layout.directory)
+            _send_images(node, remote, info)
     return json.dumps(info)
 
 
+def _remote(node: Node, directory: str, dest: str) -> RemoteHost | None:
+    """The host that disks are copied to, with a directory for them; None where nothing has to be.
+
+    :raises nova.exception.InstanceFaultRollback: it cannot be reached.
+    """
+    if dest in (node.conf.my_ip, node.conf.host):
+        return None
+    remote = RemoteHost(dest, node.conf.libvirt.remote_filesystem_transport)
+    try:
+        if remote.shares(directory):
+            return None
+        remote.make_directory(directory, fresh=True)
+    except exception.HostError as error:
+        raise nova_exception.InstanceFaultRollback(
+            nova_exception.ResizeError(reason=str(error))
+        ) from error
+    return remote
+
+
+def _send_images(node: Node, remote: RemoteHost, info: list[dict[str, Any]]) -> None:
+    """Images under the disks: glance may have lost them since."""
+    names = {entry["backing_file"] for entry in info if entry["backing_file"]}
+    paths = [os.path.join(node.images.directory, name) for name in sorted(names)]
+    missing = [path for path in paths if os.path.exists(path) and not remote.has(path)]
+    if missing:
+        remote.make_directory(node.images.directory)
+        remote.send(missing, node.images.directory)
+
+
 def _check(
-    node: Node,
     instance: NovaInstance,
-    dest: str,
     flavor: Flavor,
     block_device_info: dict[str, Any] | None,
 ) -> None:
@@ -72,12 +114,6 @@ def _check(
             nova_exception.ResizeError(
                 reason=f"disks cannot be made smaller: {old.root_gb} and {ephemeral_gb} GiB to "
                 f"{flavor.root_gb} and {flavor.ephemeral_gb} GiB"
-            )
-        )
-    if dest not in (node.conf.my_ip, node.conf.host):
-        raise nova_exception.InstanceFaultRollback(
-            nova_exception.MigrationPreCheckError(
-                reason=f"kvmdriver cannot copy disks to another host yet ({dest})"
             )
         )
 
@@ -143,8 +179,10 @@ def finish_migration(
 
 
 def confirm_migration(node: Node, instance: NovaInstance) -> None:
-    """Throw the old size away."""
+    """Throw the old size away, and on another host than the server's all that is left of it."""
     shutil.rmtree(node.layout(instance).directory + _ASIDE, ignore_errors=True)
+    if instance.host != node.conf.host:
+        lifecycle.undefine(node, instance, keep_nvram=True)
 
 
 def finish_revert_migration(
