@@ -3,7 +3,9 @@ for leftovers on all of them."""
 
 import concurrent.futures
 import contextlib
+import json
 import os
+import sys
 import threading
 import unittest
 import uuid
@@ -27,6 +29,7 @@ class MultihostTest(unittest.TestCase):
     """A test with several hosts. They are started once for a class, and are clean after each test."""
 
     hosts = 2
+    post_copy = False
     laboratory: Laboratory
 
     @classmethod
@@ -35,11 +38,12 @@ class MultihostTest(unittest.TestCase):
         cls.laboratory = Laboratory(cls.hosts)
         cls.addClassCleanup(cls.laboratory.close)
         cls.laboratory.start()
-        cls._allow_post_copy()
+        if cls.post_copy:
+            cls._allow_post_copy()
 
     @classmethod
     def _allow_post_copy(cls) -> None:
-        """The kernel's switch is one for the whole machine."""
+        """The kernel's switch is one for the whole machine: only one class may turn it on."""
         with open(USERFAULTFD) as file:
             before = file.read().strip()
 
@@ -79,6 +83,17 @@ class MultihostTest(unittest.TestCase):
         finally:
             for host in self.laboratory.hosts:
                 host.kill_agent()
+                if not host.is_on:
+                    host.boot()
+
+    def kvmdriver(self, *arguments: str, host: Host | None = None) -> str:
+        """What the command line prints, with the configuration of a host."""
+        command = os.path.join(os.path.dirname(sys.executable), "kvmdriver")
+        return run(command, "--config-file", (host or self.first).config, *arguments)
+
+    def command_line(self, *arguments: str, host: Host | None = None) -> Any:
+        """The same, of a command that prints JSON."""
+        return json.loads(self.kvmdriver(*arguments, "-f", "json", host=host))
 
     def assert_nothing_left(self) -> None:
         """No domain, file or QEMU on any host."""
@@ -127,9 +142,23 @@ class MultihostTest(unittest.TestCase):
         yield future
         concurrent.futures.wait([future], 300)
 
-    @staticmethod
-    def wait_for(condition: Callable[[], bool]) -> None:
-        namespace.wait_for(condition, 60, 0.05)
+    def wait_for(self, condition: Callable[[], bool]) -> None:
+        try:
+            namespace.wait_for(condition, 60, 0.05)
+        except AssertionError as error:
+            self.fail(f"{error}\n{self.logs()}")
+
+    def logs(self) -> str:
+        """What the agents have said about moves last."""
+        lines = []
+        for host in self.laboratory.hosts:
+            kept = [
+                line[:300]
+                for line in host.agent_log().splitlines()
+                if any(word in line for word in ("igrat", "vacuat", "ERROR", "guest is"))
+            ]
+            lines += [f"--- {host.name}", *kept[-25:]]
+        return "\n".join(lines)
 
     @staticmethod
     def guest_disk() -> dict[str, Any]:

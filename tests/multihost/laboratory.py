@@ -9,6 +9,7 @@ and the storage that hosts share. Cables can be cut, healed and slowed, hosts cr
 
 import contextlib
 import os
+import pathlib
 import shutil
 import signal
 import subprocess
@@ -21,6 +22,7 @@ from tests import namespace, neighbours
 from tests.certificates import Authority
 from tests.functional.rabbit import Rabbit
 
+TOP = pathlib.Path(__file__).parents[2]
 RUNNER = "10.98.0.1"
 GUEST_BRIDGE = "guests"
 GUEST_NETWORK = "10.97.0"
@@ -60,6 +62,10 @@ class Host:
             return int(children.read().split()[0])
 
     # The machine
+
+    @property
+    def is_on(self) -> bool:
+        return self._process is not None
 
     def boot(self) -> None:
         """Switch it on, and wait until libvirtd answers."""
@@ -141,10 +147,15 @@ class Host:
         self.run("sh", "-c", f"kill -9 $(cat {namespace.PIDFILE})")
 
     def start_libvirtd(self) -> None:
-        self.run(sys.executable, "-c", "from tests import namespace; namespace.start_libvirtd()")
+        self.run(
+            *("env", f"PYTHONPATH={TOP}", sys.executable, "-c"),
+            "from tests import namespace; namespace.start_libvirtd()",
+        )
 
     def domains(self) -> dict[str, str]:
         """UUID of every domain here, with its state: running, paused or off."""
+        if not self.is_on:
+            return {}
         names = {libvirt.VIR_DOMAIN_RUNNING: "running", libvirt.VIR_DOMAIN_PAUSED: "paused"}
         return {
             domain.UUIDString(): names.get(domain.state()[0], "off")
@@ -178,6 +189,8 @@ class Host:
 
     def kill_agent(self) -> None:
         """All of its processes at once."""
+        if not self.is_on:
+            return
         with open(f"{self.state}/agent.pid") as file:
             self.run("kill", "-9", "--", f"-{file.read().strip()}", check=False)
 

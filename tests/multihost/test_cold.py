@@ -87,8 +87,10 @@ class MoveDiskTest(MultihostTest):
             work.stop()
             work.check(self.api.get_console_output(view.name, kib=1024))
             self.api.stop_instance(view.name, timeout=60)
-            moved = self.api.move_disk(view.name, "vda", directory=elsewhere)
-            self.assertEqual("qcow2", moved.format)
+            moved = self.command_line(
+                "server", "move", "disk", view.name, "vda", "--directory", elsewhere
+            )
+            self.assertEqual("qcow2", moved["format"])
             self.assertFalse(os.path.exists(back.path or ""))
             self.api.start_instance(view.name)
             self.guest_of(view).run("test -e /root/counter")

@@ -67,8 +67,19 @@ class LiveMigrationTest(MultihostTest):
         with self.agents(parallel_connections=3):
             view = self.create()
             guest = self.guest_of(view)
-            self.assertEqual("completed", self.api.live_migration(view.name, "kvm2").state)
+            checked = self.command_line("server", "migrate", view.name, "kvm2", "--check")
+            self.assertTrue(checked["possible"], checked)
+            moved = self.command_line("server", "migrate", view.name, "kvm2", "--bandwidth", "200")
+            self.assertEqual("completed", moved["state"])
             self.assertTrue(guest.answers())
+            rows = self.command_line("server", "migration", "list")
+            ended = [(row["Instance"], row["To"], row["State"], row["ID"]) for row in rows]
+            self.assertEqual([(view.name, "kvm2", "completed", moved["id"])], ended)
+            shown = self.command_line("server", "migration", "show", view.name)
+            self.assertEqual(moved["id"], shown["id"])
+            self.assertEqual(
+                "completed\n", self.kvmdriver("server", "migration", "watch", view.name)
+            )
 
     def test_tunnelled_and_paused(self) -> None:
         with self.agents(shared=True, tunnelled=True):
@@ -76,6 +87,10 @@ class LiveMigrationTest(MultihostTest):
             guest = self.guest_of(view)
             self.api.pause_instance(view.name)
             self.assertEqual("completed", self.api.live_migration(view.name, "kvm2").state)
+            self.assertEqual({"kvm2": "paused"}, self.where(view.uuid))
+            # it has not run there, so QEMU has not taken its images over
+            self.api.live_migration(view.name, "kvm1", host="kvm2")
+            self.api.live_migration(view.name, "kvm2")
             self.assertEqual({"kvm2": "paused"}, self.where(view.uuid))
             self.api.unpause_instance(view.name, host="kvm2")
             self.assertTrue(guest.answers())

@@ -3,48 +3,16 @@
 import threading
 import time
 
-import oslo_messaging as messaging
-
 from kvmdriver import exception, model
 from tests import namespace
 from tests.functional.base import kvmdriver_json
 from tests.functional.guests.service import AgentTest
-
-
-class Watcher:
-    """Listens to notifications and keeps their types and payloads."""
-
-    def __init__(self) -> None:
-        self.seen: list[tuple[str, dict]] = []
-
-    def info(self, _ctxt, _publisher, event_type, payload, _metadata):  # type: ignore[no-untyped-def]
-        self.seen.append((event_type, payload))
-
-    error = info
-
-    def types(self, *instances: str) -> list[str]:
-        """Types of what was told of an instance, which goes by its name and by its UUID."""
-        return [kind for kind, payload in self.seen if payload["instance"] in instances]
+from tests.functional.watcher import watch
 
 
 class BusTest(AgentTest):
-    def watch(self) -> Watcher:
-        watcher = Watcher()
-        transport = messaging.get_notification_transport(self.conf, url=self.rabbit.url)
-        listener = messaging.get_notification_listener(
-            transport,
-            [messaging.Target(topic="kvmdriver_notifications")],
-            [watcher],
-            executor="threading",
-        )
-        listener.start()
-        self.addCleanup(transport.cleanup)
-        self.addCleanup(listener.wait)
-        self.addCleanup(listener.stop)
-        return watcher
-
     def test_an_instance_through_the_broker_while_another_watches(self) -> None:
-        watcher = self.watch()
+        watcher = watch(self, self.conf, self.rabbit.url)
         view = self.remote_create()
         guest = self.wait_for_ssh(view.name)
         guest.run("echo kept > /root/file; sync")
