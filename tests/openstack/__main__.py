@@ -5,6 +5,7 @@ state: what is started cannot outlive the first process of the namespace.
 """
 
 import argparse
+import contextlib
 import os
 import shutil
 import signal
@@ -35,9 +36,29 @@ def up(paths: Paths, driver: str) -> int:
     return 0
 
 
-def second(paths: Paths, driver: str) -> int:
-    """Start another compute host, in namespaces of its own inside those of the first."""
+def second(paths: Paths, driver: str, *, shared: bool = False) -> int:
+    """Start another compute host, in namespaces of its own inside those of the first.
+
+    :param shared: it has its instances in the same directory as the first.
+    """
+    if os.path.exists(paths.shared) != shared:
+        (_share if shared else _share_no_more)(paths)
     return 0 if _start(paths, SECOND, driver) else 1
+
+
+def _share(paths: Paths) -> None:
+    """Put a file system over the directory that libvirt takes for one that hosts share."""
+    options = "subtype=glusterfs,fsname=shared,allow_other,dev,suid,nonempty"
+    enter = Control(paths, FIRST).enter()
+    subprocess.run([*enter, "bindfs", "-o", options, paths.instances, paths.instances], check=True)
+    with open(paths.shared, "w"):
+        pass
+
+
+def _share_no_more(paths: Paths) -> None:
+    if Control(paths, FIRST).inside():
+        subprocess.run([*Control(paths, FIRST).enter(), "umount", "-l", paths.instances])
+    os.unlink(paths.shared)
 
 
 def _start(paths: Paths, host: str, driver: str) -> bool:
@@ -46,8 +67,11 @@ def _start(paths: Paths, host: str, driver: str) -> bool:
         print(f"{host} is up already")
         return True
     control.begin()
+    # a shell that has read openrc finds commands of the first host before others
+    outside = [name for name in os.environ["PATH"].split(":") if name != paths.bin]
     environment = {
         **os.environ,
+        "PATH": ":".join(outside),
         namespace.INSIDE: paths.laboratory(host),
         namespace.ADDRESS: HOSTS[host],
     }
@@ -108,6 +132,8 @@ def down(paths: Paths) -> int:
     """Stop everything; what is on disk stays, and ``up`` starts from it."""
     for host in reversed(HOSTS):
         stop(Control(paths, host))
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(paths.shared)
     return 0
 
 
@@ -168,12 +194,16 @@ def main() -> int:
     for name in ("up", "second", "supervise", "restart-compute"):
         command = commands.add_parser(name)
         command.add_argument("--driver", default=DRIVER, help="compute_driver")
+        if name == "second":
+            command.add_argument("--shared", action="store_true", help="one directory for both")
         if name in ("supervise", "restart-compute"):
             command.add_argument("--host", default=FIRST, choices=tuple(HOSTS))
     for name in ("down", "wipe", "status"):
         commands.add_parser(name)
     command = commands.add_parser("tempest", help="run OpenStack's own tests")
-    command.add_argument("regex", nargs="?", default="smoke", help="smoke, compute or a pattern")
+    command.add_argument(
+        "regex", nargs="?", default="smoke", help="smoke, compute, moves or a pattern"
+    )
     arguments = parser.parse_args()
     paths = Paths.default()
     try:
@@ -181,7 +211,7 @@ def main() -> int:
             case "up":
                 return up(paths, arguments.driver)
             case "second":
-                return second(paths, arguments.driver)
+                return second(paths, arguments.driver, shared=arguments.shared)
             case "supervise":
                 from tests.openstack.supervisor import supervise
 

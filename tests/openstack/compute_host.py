@@ -1,16 +1,17 @@
 """One compute host: its switch, neutron's agent and nova-compute, inside its own laboratory."""
 
+import contextlib
 import os
+import shutil
 import subprocess
 
 from tests import neighbours
-from tests.openstack import seed, settings
+from tests.openstack import seed, settings, stand_ins
 from tests.openstack.paths import FIRST, HOSTS, PORTS, Paths, url
 from tests.openstack.processes import Processes, answers
 
-# A wrapper in place of sudo for services that insist on it: we are root already.
-SUDO = '#!/bin/sh\nwhile [ "${1#-}" != "$1" ]; do shift; done\nexec "$@"\n'
 DATA_CABLE = "data"
+IFF_UP = 1  # linux/if.h
 
 
 class ComputeHost:
@@ -37,15 +38,38 @@ class ComputeHost:
         os.makedirs(own, exist_ok=True)
         if own != self.paths.instances:
             subprocess.run(["mount", "--bind", own, self.paths.instances], check=True)
+        self._trust()
         tools = self.paths.data("bin")
-        os.makedirs(tools, exist_ok=True)
-        with open(os.path.join(tools, "sudo"), "w") as file:
-            file.write(SUDO)
-        os.chmod(os.path.join(tools, "sudo"), 0o755)
+        stand_ins.write(tools)
         os.environ["PATH"] = f"{tools}:{self.paths.environment}/bin:/usr/sbin:/usr/bin:/sbin:/bin"
         for name in list(os.environ):
             if name.startswith("OS_"):
                 del os.environ[name]
+
+    def _trust(self) -> None:
+        """Hosts let each other in by ssh, as nova wants it for resizing to another host."""
+        directory = self.paths.data("ssh")
+        key = os.path.join(directory, "id_ed25519")
+        if not os.path.exists(key):
+            os.makedirs(directory, mode=0o700)
+            make = ("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f")
+            subprocess.run([*make, key], check=True)
+            shutil.copy(f"{key}.pub", os.path.join(directory, "authorized_keys"))
+            with open(os.path.join(directory, "config"), "w") as file:
+                file.write("StrictHostKeyChecking no\nUserKnownHostsFile /dev/null\n")
+                file.write("LogLevel ERROR\n")
+        host_key = os.path.join(directory, f"host-{self.name}")
+        if not os.path.exists(host_key):
+            subprocess.run(
+                ["dropbearkey", "-t", "ed25519", "-f", host_key], check=True, capture_output=True
+            )
+        os.makedirs("/root/.ssh", mode=0o700, exist_ok=True)
+        subprocess.run(["mount", "--bind", directory, "/root/.ssh"], check=True)
+        self.processes.start(
+            f"ssh{self._suffix}",
+            *("dropbear", "-F", "-E", "-s", "-r", host_key, "-p", f"{HOSTS[self.name]}:22"),
+            *("-P", f"/run/openvswitch/{self.name}.pid"),
+        )
 
     def start_network(self, *bridges: str) -> None:
         """Open vSwitch with the datapath in user space: no kernel module is needed."""
@@ -77,6 +101,8 @@ class ComputeHost:
             vsctl(
                 "--may-exist", "add-br", bridge, "--", "set", "bridge", bridge,
                 "datapath_type=netdev",
+                # seconds until a server that has moved without a word is looked for everywhere
+                "other_config:mac-aging-time=15",
             )  # fmt: skip
         # bridges that the database knew already come by themselves, in a moment
         self.processes.wait_for(
@@ -84,6 +110,21 @@ class ComputeHost:
             lambda: os.path.exists(f"/sys/class/net/{bridges[-1]}"),
             20,
         )
+
+    def raise_taps(self) -> None:
+        """Switch interfaces of servers on that are off.
+
+        Open vSwitch in user space writes back the flags of a device that it has read a moment ago
+        (lib/netdev-linux.c, update_flags): what libvirt has switched on in the meantime is off
+        again, and the server is not reached. The switch of the kernel leaves flags alone.
+        """
+        for name in os.listdir("/sys/class/net"):
+            with (
+                contextlib.suppress(FileNotFoundError),
+                open(f"/sys/class/net/{name}/flags") as file,
+            ):
+                if name.startswith("tap") and not int(file.read(), 16) & IFF_UP:
+                    subprocess.run(["ip", "link", "set", name, "up"], check=False)
 
     def join(self) -> None:
         """Connect this host's servers with those of the first, and its services with theirs."""
@@ -99,7 +140,7 @@ class ComputeHost:
         neighbours.run_at(first, *at_first, "add-port", "br-phys", there)
 
     def start_relay(self) -> None:
-        services = ("rabbitmq", "keystone", "glance", "placement", "nova", "neutron")
+        services = ("rabbitmq", "keystone", "glance", "placement", "nova", "neutron", "cinder")
         handle = os.path.join(self.paths.laboratory(FIRST), neighbours.NETWORK_FILE)
         self.processes.start(
             f"relay{self._suffix}",

@@ -21,6 +21,7 @@ PORTS = {
     "placement": 18778,
     "nova": 18774,
     "neutron": 19696,
+    "cinder": 18776,
     "ovsdb": 16640,
 }
 
@@ -59,7 +60,14 @@ class Paths:
 
     def own_instances(self, host: str) -> str:
         """What a host has there, as it is called outside of its namespaces."""
-        return self.instances if host == FIRST else os.path.join(self.root, f"instances-{host}")
+        if host == FIRST or os.path.exists(self.shared):
+            return self.instances
+        return os.path.join(self.root, f"instances-{host}")
+
+    @property
+    def shared(self) -> str:
+        """A file that is there while the hosts share ``instances``."""
+        return os.path.join(self.root, "instances-are-shared")
 
     def laboratory(self, host: str) -> str:
         """State of the namespaces in which a host runs: libvirt's directories."""

@@ -12,6 +12,7 @@ SERVICES = {
     "placement": ("placement", url("placement")),
     "neutron": ("network", url("neutron")),
     "nova": ("compute", url("nova", "/v2.1")),
+    "cinder": ("block-storage", url("cinder", "/v3")),
 }
 
 FLAVORS = (
@@ -139,6 +140,20 @@ def compute_is_up(host: str) -> bool:
         service.binary == "nova-compute" and service.state == "up" and service.host == host
         for service in connect().compute.services()
     )
+
+
+def enable_compute(host: str) -> None:
+    """Let nova place servers on a host again that an earlier test has closed."""
+    compute = connect().compute
+    for service in compute.services():
+        if service.binary == "nova-compute" and service.host == host:
+            compute.enable_service(service, host, "nova-compute")
+
+
+def volumes_are_up() -> bool:
+    """Whether cinder knows a place for volumes."""
+    services = connect().block_storage.services()
+    return any(service.binary == "cinder-volume" and service.state == "up" for service in services)
 
 
 def agents_are_up() -> bool:

@@ -19,20 +19,29 @@ Sections = dict[str, dict[str, object]]
 
 def write_all(paths: Paths) -> None:
     """Write the configuration of everything but nova-compute."""
-    for directory in ("keystone", "glance", "placement", "neutron", "nova"):
+    for directory in ("keystone", "glance", "placement", "neutron", "nova", "cinder"):
         os.makedirs(paths.etc(directory), exist_ok=True)
-    for directory in ("glance/images", "glance/staging", "glance/tasks", "lock", "neutron"):
+    for directory in (
+        "glance/images",
+        "glance/staging",
+        "glance/tasks",
+        "lock",
+        "neutron",
+        "volumes",
+    ):
         os.makedirs(paths.data(directory), exist_ok=True)
     for source, target in (
         ("glance/glance-api-paste.ini", "glance"),
         ("neutron/api-paste.ini", "neutron"),
         ("neutron/rootwrap.conf", "neutron"),
         ("nova/api-paste.ini", "nova"),
+        ("cinder/api-paste.ini", "cinder"),
+        ("cinder/resource_filters.json", "cinder"),
     ):
         shutil.copy(paths.installed(source), paths.etc(target))
-    shutil.copytree(
-        paths.installed("neutron/rootwrap.d"), paths.etc("neutron/rootwrap.d"), dirs_exist_ok=True
-    )
+    for name in ("neutron", "cinder"):
+        directory = f"{name}/rootwrap.d"
+        shutil.copytree(paths.installed(directory), paths.etc(directory), dirs_exist_ok=True)
     write(paths.etc("keystone/keystone.conf"), keystone(paths))
     write(paths.etc("glance/glance-api.conf"), glance(paths))
     write(paths.etc("placement/placement.conf"), placement(paths))
@@ -44,6 +53,8 @@ def write_all(paths: Paths) -> None:
     write(paths.etc("neutron/dhcp-agent.ini"), dhcp_agent())
     write(paths.etc("neutron/l3-agent.ini"), l3_agent())
     write(paths.etc("nova/nova.conf"), nova(paths))
+    write(paths.etc("cinder/cinder.conf"), cinder(paths))
+    write(paths.etc("cinder/rootwrap.conf"), cinder_rootwrap(paths))
 
 
 def write(path: str, sections: Sections) -> None:
@@ -208,6 +219,54 @@ def l3_agent() -> Sections:
     }
 
 
+def cinder(paths: Paths) -> Sections:
+    """Volumes are files below a directory that every host mounts as if it came by NFS."""
+    state = paths.data("cinder")
+    os.makedirs(state, exist_ok=True)
+    helper = f"{paths.tool('privsep-helper')} --config-file {paths.etc('cinder/cinder.conf')}"
+    return {
+        "DEFAULT": {
+            "transport_url": broker_url(),
+            "host": FIRST,
+            "my_ip": "127.0.0.1",
+            "state_path": state,
+            "api_paste_config": paths.etc("cinder/api-paste.ini"),
+            "resource_query_filters_file": paths.etc("cinder/resource_filters.json"),
+            "rootwrap_config": paths.etc("cinder/rootwrap.conf"),
+            "glance_api_servers": url("glance"),
+            "enabled_backends": "files",
+            "default_volume_type": "__DEFAULT__",
+            "report_interval": 5,
+        },
+        "files": {
+            "volume_driver": "cinder.volume.drivers.nfs.NfsDriver",
+            "volume_backend_name": "files",
+            "nas_host": "127.0.0.1",
+            "nas_share_path": paths.data("volumes"),
+            "nas_secure_file_operations": False,
+            "nas_secure_file_permissions": False,
+            "nfs_snapshot_support": True,
+        },
+        "database": _database("cinder"),
+        "oslo_concurrency": {"lock_path": paths.data("lock")},
+        "nova": _account("nova"),
+        "cinder_sys_admin": {"helper_command": helper},
+        "privsep_osbrick": {"helper_command": helper},
+        "service_user": {"send_service_user_token": True, **_account("cinder")},
+        "keystone_authtoken": _token_check("cinder"),
+    }
+
+
+def cinder_rootwrap(paths: Paths) -> Sections:
+    return {
+        "DEFAULT": {
+            "filters_path": paths.etc("cinder/rootwrap.d"),
+            # stand-ins come first
+            "exec_dirs": f"{paths.data('bin')},/sbin,/usr/sbin,/bin,/usr/bin",
+        }
+    }
+
+
 def _nova_common(paths: Paths) -> Sections:
     return {
         "DEFAULT": {
@@ -218,6 +277,7 @@ def _nova_common(paths: Paths) -> Sections:
         "glance": {"api_servers": url("glance")},
         "placement": _account("placement"),
         "neutron": _account("neutron"),
+        "cinder": {"catalog_info": "block-storage::publicURL", **_account("nova")},
         "service_user": {"send_service_user_token": True, **_account("nova")},
         "keystone_authtoken": _token_check("nova"),
         "oslo_concurrency": {"lock_path": paths.data("lock")},
@@ -286,6 +346,8 @@ def nova_compute(paths: Paths, host: str, driver: str, file: str) -> Sections:
             "images_type": "qcow2",
             "hw_machine_type": "x86_64=pc",
             "wait_soft_reboot_seconds": 20,
+            # disks of resized servers; dropbear has no sftp, which the driver in-tree needs for ssh
+            "remote_filesystem_transport": "ssh" if host == FIRST else "rsync",
             "live_migration_scheme": "tcp",
             "live_migration_inbound_addr": address,
             # neutron's agent looks for new devices every other second, and leaves one alone for good
@@ -299,7 +361,6 @@ def nova_compute(paths: Paths, host: str, driver: str, file: str) -> Sections:
         "nova_sys_admin": {"helper_command": helper},
         "vif_plug_ovs_privileged": {"helper_command": helper},
         "privsep_osbrick": {"helper_command": helper},
-        "cinder": _account("nova"),
     }
 
 

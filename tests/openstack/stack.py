@@ -15,7 +15,16 @@ from tests.openstack.paths import PASSWORD, PORTS, PUBLIC_GATEWAY, url
 from tests.openstack.processes import answers
 
 BRIDGES = ("br-int", "br-phys", "br-ex")
-DATABASES = ("keystone", "glance", "placement", "neutron", "nova_api", "nova_cell0", "nova_cell1")
+DATABASES = (
+    "keystone",
+    "glance",
+    "placement",
+    "neutron",
+    "nova_api",
+    "nova_cell0",
+    "nova_cell1",
+    "cinder",
+)
 
 
 class Stack:
@@ -42,7 +51,7 @@ class Stack:
             self._report("keystone")
             self._start_keystone()
             catalog = pool.submit(seed.catalog)
-            self._report("glance, placement, neutron, nova")
+            self._report("glance, placement, neutron, nova, cinder")
             self._start_apis()
             catalog.result()
             self._start_workers()
@@ -55,6 +64,7 @@ class Stack:
         self.processes.wait_for("neutron-l3-agent", seed.agents_are_up)
         seed.content(self.paths)
         self.processes.wait_for("neutron-dhcp-agent", seed.dhcp_is_up, 90)
+        self.processes.wait_for("cinder-volume", seed.volumes_are_up, 60)
         self.host.wait_for_compute()
 
     # Infrastructure
@@ -136,6 +146,13 @@ class Stack:
                     "heads",
                 ),
                 "nova-api-db": (*nova_manage, "api_db", "sync"),
+                "cinder-db": (
+                    tool("cinder-manage"),
+                    "--config-file",
+                    etc("cinder/cinder.conf"),
+                    "db",
+                    "sync",
+                ),
                 "keystone-keys": (*keystone, "fernet_setup", *owner),
                 "keystone-credentials": (*keystone, "credential_setup", *owner),
             }
@@ -196,8 +213,8 @@ class Stack:
 
     # Services
 
-    def _wsgi(self, name: str, module: str, **environment: str) -> None:
-        """A service of OpenStack's behind uWSGI."""
+    def _wsgi(self, name: str, module: str, *arguments: str, **environment: str) -> None:
+        """A service of OpenStack's behind uWSGI, with the arguments and variables it looks at."""
         self.processes.start(
             name,
             self.paths.tool("uwsgi"),
@@ -212,6 +229,7 @@ class Stack:
             *("--http-chunked-input", "--http-raw-body", "--http-auto-chunked"),
             *("--chunked-input-timeout", "3600", "--chunked-input-limit", "67108864"),
             *("--worker-reload-mercy", "5", "--disable-logging"),
+            *(("--pyargv", " ".join(arguments)) if arguments else ()),
             environment=environment,
         )
 
@@ -235,6 +253,7 @@ class Stack:
         )
         # nova-api reads the file of that name in the directory, not nova-compute's beside it
         self._wsgi("nova", "nova.wsgi.osapi_compute", OS_NOVA_CONFIG_DIR=etc("nova"))
+        self._wsgi("cinder", "cinder.wsgi.api", "--config-file", etc("cinder/cinder.conf"))
 
     def _start_workers(self) -> None:
         """These ask keystone and placement already while they start."""
@@ -243,6 +262,8 @@ class Stack:
             self.processes.start(name, tool(name), *self._neutron())
         for name in ("nova-conductor", "nova-scheduler"):
             self.processes.start(name, tool(name), "--config-file", etc("nova/nova.conf"))
+        for name in ("cinder-scheduler", "cinder-volume"):
+            self.processes.start(name, tool(name), "--config-file", etc("cinder/cinder.conf"))
         self.processes.start(
             "nova-novncproxy",
             tool("nova-novncproxy"),
@@ -250,7 +271,7 @@ class Stack:
         )
 
     def _wait_for_services(self) -> None:
-        for name in ("glance", "placement", "neutron", "nova"):
+        for name in ("glance", "placement", "neutron", "nova", "cinder"):
             self.processes.wait_for(name, lambda name=name: answers(url(name, "/")), 90)
         # an agent that calls before anybody listens waits for a minute
         for queue in ("q-plugin", "q-reports-plugin", "q-l3-plugin"):

@@ -40,6 +40,7 @@ def supervise(paths: Paths, name: str, driver: str) -> int:
             for process, alive in host.processes.alive().items()
         ]
         control.write("processes", "\n".join(lines))
+        host.raise_taps()
         wanted = control.lines("restart")
         if wanted:
             driver = wanted[0]
@@ -63,6 +64,7 @@ def _join(host: ComputeHost, control: Control, driver: str) -> None:
     host.start_compute(driver)
     host.processes.wait_for("nova-compute", lambda: seed.switch_is_up(host.name), 90)
     host.wait_for_compute()
+    seed.enable_compute(host.name)
 
 
 def _destroy_domains() -> None:

@@ -1,5 +1,6 @@
 """Checks against the running stack, with the same command that an operator uses."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -89,6 +90,13 @@ class Guest:
     def memory_mib(self) -> int:
         return int(self.run("awk '/MemTotal/{print int($2/1024)}' /proc/meminfo"))
 
+    def write(self, disk: str, line: str) -> None:
+        """Put a line at the beginning of a disk."""
+        self.run(f"echo '{line}' | dd of=/dev/{disk} bs=512 conv=sync,fsync 2>/dev/null")
+
+    def first_line(self, disk: str) -> str:
+        return self.run(f"head -n 1 /dev/{disk}")
+
     def disks_mib(self) -> dict[str, int]:
         found = {}
         for line in self.run("cat /proc/partitions").splitlines()[2:]:
@@ -106,12 +114,47 @@ class StackTest(unittest.TestCase):
         self.addCleanup(self.remove, name)
         # what comes later on the command line wins, but networks add up
         network = () if "--nic" in arguments else ("--network", "private")
+        image = () if "--volume" in arguments else ("--image", "guest")
         server = openstack(
-            "server", "create", "--flavor", flavor, "--image", "guest", *network,
+            "server", "create", "--flavor", flavor, *image, *network,
             "--key-name", "default", "--wait", *arguments, name,
         )  # fmt: skip
         self.assertEqual("ACTIVE", server["status"])
         return server
+
+    def create_volume(self, name: str, *arguments: str) -> str:
+        """A volume of 1 GiB unless the arguments say otherwise; its id."""
+        size = () if "--size" in arguments else ("--size", "1")
+        volume = str(openstack("volume", "create", *size, *arguments, name)["id"])
+        self.addCleanup(self.remove_volume, volume)
+        self.wait_for_volume(volume, "available")
+        return volume
+
+    def remove_volume(self, volume: str) -> None:
+        """Delete a volume, whatever state it is in, and wait until it is gone."""
+        with contextlib.suppress(Failed):
+            act("volume", "delete", "--force", volume)
+            wait_for(lambda: volume not in run("openstack", "volume", "list"), 60, "the deletion")
+
+    def wait_for_volume(self, volume: str, status: str) -> None:
+        def reached() -> bool:
+            found = openstack("volume", "show", volume)["status"]
+            if found.startswith("error"):
+                raise Failed(f"volume {volume} is in state {found}")
+            return bool(found == status)
+
+        wait_for(reached, 60, f"volume {volume} to become {status}")
+
+    def attach(self, server: str, volume: str, guest: Guest) -> None:
+        """Attach a volume, the only one, and wait until the guest has seen it."""
+        act("server", "add", "volume", server, volume)
+        wait_for(lambda: "vdb" in guest.disks_mib(), 30, "the volume")
+
+    def detach(self, server: str, volume: str, guest: Guest) -> None:
+        act("server", "remove", "volume", server, volume)
+        wait_for(lambda: "vdb" not in guest.disks_mib(), 30, "the volume to go")
+        self.wait_for_volume(volume, "available")
+        self.assertEqual([], openstack("server", "volume", "list", server))
 
     def remove(self, name: str) -> None:
         subprocess.run(
@@ -126,7 +169,11 @@ class StackTest(unittest.TestCase):
         address = openstack("floating", "ip", "create", "public")["floating_ip_address"]
         self.addCleanup(act, "floating", "ip", "delete", address)
         act("server", "add", "floating", "ip", name, address)
-        return Guest(address).wait()
+        try:
+            return Guest(address).wait()
+        except Failed as error:
+            log = run("openstack", "console", "log", "show", name)
+            raise Failed(f"{error}; its console:\n{log[-1500:]}") from None
 
     def show(self, name: str) -> dict[str, Any]:
         return openstack("server", "show", name)

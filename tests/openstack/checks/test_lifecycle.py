@@ -92,6 +92,33 @@ class LifecycleTest(StackTest):
         act("server", "delete", "--wait", "images")
         self.assert_nothing_left(server)
 
+    def test_a_server_on_a_volume(self) -> None:
+        volume = self.create_volume("root", "--image", "guest", "--size", "2")
+        server = self.create("on-volume", "--volume", volume)
+        guest = self.reach("on-volume")
+        self.assertEqual(2048, guest.disks_mib()["vda"])
+        guest.run("echo kept > /root/file; sync")
+        root = etree.fromstring(run("virsh", "dumpxml", server["id"]))
+        disk = root.find("devices/disk[serial]")
+        self.assertEqual(
+            (volume, "raw"), (disk.findtext("serial"), disk.find("driver").get("type"))
+        )
+        act("server", "reboot", "--hard", "--wait", "on-volume")
+        self.assertEqual("kept", guest.wait().run("cat /root/file"))
+        act("server", "shelve", "--offload", "--wait", "on-volume")
+        self.wait_for_status("on-volume", "SHELVED_OFFLOADED")
+        self.assert_nothing_left(server)
+        act("server", "unshelve", "--wait", "on-volume")
+        self.wait_for_status("on-volume", "ACTIVE")
+        self.assertEqual("kept", guest.wait().run("cat /root/file"))
+        act("server", "delete", "--wait", "on-volume")
+        self.wait_for_volume(volume, "available")
+        self.assert_nothing_left(server)
+
+
+class HardwareTest(StackTest):
+    """What flavors and operators give to servers; in a worker of its own."""
+
     def test_sizes_and_devices(self) -> None:
         server = self.create("sizes")
         guest = self.reach("sizes")
@@ -194,3 +221,29 @@ class LifecycleTest(StackTest):
         self.assertEqual("0", guest.run("grep -c svm /proc/cpuinfo || true"))
         act("server", "delete", "--wait", "plain")
         self.assert_nothing_left(plain)
+
+    def test_from_server_to_server(self) -> None:
+        volume = self.create_volume("wandering")
+        first = self.create("first")
+        guest = self.reach("first")
+        self.attach("first", volume, guest)
+        guest.write("vdb", "written by the first")
+        act("server", "stop", "first")
+        self.wait_for_status("first", "SHUTOFF")
+        act("server", "start", "first")
+        self.wait_for_status("first", "ACTIVE")
+        self.assertEqual("written by the first", guest.wait().first_line("vdb"))
+        self.detach("first", volume, guest)
+        act("volume", "set", "--size", "2", volume)
+        self.wait_for_volume(volume, "available")
+        act("server", "delete", "--wait", "first")
+        self.assert_nothing_left(first)
+
+        second = self.create("second")
+        guest = self.reach("second")
+        self.attach("second", volume, guest)
+        self.assertEqual(2048, guest.disks_mib()["vdb"])
+        self.assertEqual("written by the first", guest.first_line("vdb"))
+        act("server", "delete", "--wait", "second")
+        self.wait_for_volume(volume, "available")
+        self.assert_nothing_left(second)

@@ -1,56 +1,58 @@
-"""A second compute host, with the driver in-tree and with this one; servers go there and back."""
+"""Another compute host, with either driver: servers run there and move between the hosts."""
 
-import os
+import concurrent.futures
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
-from tests.openstack.__main__ import restart_compute, second, stop
-from tests.openstack.checks.base import PATHS, Guest, StackTest, act, openstack, run, wait_for
-from tests.openstack.control import Control
+from tests.openstack.checks.base import Guest, wait_for
 from tests.openstack.paths import FIRST, SECOND
+from tests.openstack.second import SecondHostTest
 from tests.openstack.switch.test_switch import OURS, THEIRS
 
 
-class SecondHostTest(StackTest):
+class MovesTest(SecondHostTest):
     def test_servers_there_are_reached_through_the_network_of_the_first(self) -> None:
-        self.assertEqual(0, second(PATHS, THEIRS))
-        self.addCleanup(stop, Control(PATHS, SECOND))
-        # nothing else is to be sent there before nova notices that it is gone
-        self.addCleanup(act, "compute", "service", "set", "--disable", SECOND, "nova-compute")
-        act("compute", "service", "set", "--enable", SECOND, "nova-compute")
-        for driver in (THEIRS, OURS):
-            with self.subTest(driver):
-                self.assertEqual(0, restart_compute(PATHS, driver, SECOND))
-                wait_for(self._is_up, 90, f"nova-compute with {driver}")
-                name = driver.partition(".")[0]
-                server = self.create(name, "--host", SECOND)
-                self.assertEqual(SECOND, server["OS-EXT-SRV-ATTR:host"])
-                guest = self.reach(name)
-                self.assertIn("10.77.0.", guest.run("ip -4 -o address show dev eth0"))
-                self._there_and_back(server, guest)
-                act("server", "delete", "--wait", server["id"])
-                self.assert_nothing_left(server, SECOND)
+        self.start_second(THEIRS)
+        bootable = self.create_volume("bootable", "--image", "guest")
+        data = self.create_volume("data")
+        with (
+            self.subTest(THEIRS),
+            self.server_there("from-theirs") as local,
+            self.server_there("volume-backed", "--volume", bootable) as remote,
+            self._plugged_in("from-theirs", data, local[1]),
+            concurrent.futures.ThreadPoolExecutor() as pool,
+        ):
+            list(pool.map(self._running_there_and_back, (local, remote)))
+        self.restart_second(OURS)
+        with (
+            self.subTest(OURS),
+            self.server_there("from-ours") as local,
+            self._plugged_in("from-ours", data, local[1]),
+        ):
+            self._running_there_and_back(local)
 
-    def _there_and_back(self, server: dict[str, Any], guest: Guest) -> None:
-        """Live migration with local disks, between this driver and the one of the second host."""
-        guest.run("echo kept > /root/kept; sync")
+    @contextlib.contextmanager
+    def _plugged_in(self, server: str, volume: str, guest: Guest) -> Iterator[None]:
+        """For the time being a volume is plugged in, and keeps what was written to it."""
+        self.attach(server, volume, guest)
+        guest.write("vdb", server)
+        yield
+        self.assertEqual(server, guest.first_line("vdb"))
+        self.detach(server, volume, guest)
+
+    def _running_there_and_back(self, there: tuple[dict[str, Any], Guest]) -> None:
+        """Live migration between this driver and the one of the second host; disks go along."""
+        server, guest = there
+        self.assertIn("10.77.0.", guest.run("ip -4 -o address show dev eth0"))
         boot = guest.boot()
         for source, destination in ((SECOND, FIRST), (FIRST, SECOND)):
-            act(
-                *("--os-compute-api-version", "2.79", "server", "migrate", "--live-migration"),
-                *("--host", destination, "--wait", server["id"]),
-            )
-            shown = openstack("server", "show", server["id"])
+            self.migrate_live(server, destination)
+            shown = self.show(server["id"])
             self.assertEqual(
                 (destination, "ACTIVE"), (shown["OS-EXT-SRV-ATTR:host"], shown["status"])
             )
-            wait_for(guest.answers, 60, "the guest that has moved")
+            wait_for(guest.answers, 150, "the guest that has moved")
             self.assertEqual(boot, guest.boot())
             self.assertEqual("kept", guest.run("cat /root/kept"))
-            there = "" if source == FIRST else f"{source}/"
-            self.assertNotIn(server["id"], run(f"{there}virsh", "-q", "list", "--all", "--uuid"))
-            self.assertNotIn(server["id"], os.listdir(PATHS.own_instances(source)))
-
-    @staticmethod
-    def _is_up() -> bool:
-        services = openstack("compute", "service", "list", "--service", "nova-compute")
-        return any(s["Host"] == SECOND and s["State"] == "up" for s in services)
+            self.assert_not_on(server, source)
