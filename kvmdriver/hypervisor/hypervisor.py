@@ -1,9 +1,11 @@
 """The hypervisor of one host: what the layers above ask of libvirt as a whole."""
 
+import contextlib
 import logging
 import re
 import threading
 import time
+import uuid
 from typing import Any
 
 import libvirt
@@ -35,6 +37,7 @@ class Hypervisor:
         self._domain_capabilities: dict[tuple[str, str | None], DomainCapabilities] = {}
         self._cpus: dict[tuple[str, str], HypervisorCpu] = {}
         self._records: dict[str, Record | None] = {}
+        self._record_changes = 0  # what was read before the last one may be out of date
         self._versions: tuple[int, int] | None = None
         self._hostname: str | None = None
         self.events.subscribe(self._on_event)
@@ -54,9 +57,14 @@ class Hypervisor:
                 self._domain_capabilities.clear()
                 self._cpus.clear()
                 self._records.clear()
+                self._record_changes += 1
         elif event.kind in ("defined", "undefined", "metadata-changed", "stopped"):
-            with self._cache_lock:
-                self._records.pop(event.uuid or "", None)
+            self._forget_record(event.uuid or "")
+
+    def _forget_record(self, uuid: str) -> None:
+        with self._cache_lock:
+            self._records.pop(uuid, None)
+            self._record_changes += 1
 
     # Domains
 
@@ -65,18 +73,13 @@ class Hypervisor:
 
         :raises kvmdriver.exception.InstanceNotFound: there is none.
         """
-        methods = ["lookupByName"]
-        if len(name_or_uuid) in (32, 36):
-            methods.insert(0, "lookupByUUIDString")
-        for method in methods:
-            try:
-                found = self.connection.call_fresh(method, name_or_uuid, instance=name_or_uuid)
+        lookups = [("lookupByName", name_or_uuid)]
+        with contextlib.suppress(ValueError):
+            lookups.insert(0, ("lookupByUUIDString", str(uuid.UUID(name_or_uuid))))
+        for method, argument in lookups:
+            with contextlib.suppress(exception.InstanceNotFound):
+                found = self.connection.call_fresh(method, argument, instance=name_or_uuid)
                 return Domain(self.connection, found)
-            except exception.InstanceNotFound:
-                continue
-            except exception.HypervisorError:
-                if method == "lookupByName":
-                    raise
         raise exception.InstanceNotFound(
             f"there is no instance {name_or_uuid!r}", instance=name_or_uuid
         )
@@ -95,7 +98,10 @@ class Hypervisor:
             libvirt.VIR_DOMAIN_DEFINE_VALIDATE,
             instance=definition.findtext("name"),
         )
-        return Domain(self.connection, raw)
+        domain = Domain(self.connection, raw)
+        # libvirt's event will say so too, but later than the caller may ask
+        self._forget_record(domain.uuid)
+        return domain
 
     def summaries(self) -> list[stats.DomainSummary]:
         """State and size of all domains, in one call, which waits for none that is busy."""
@@ -154,10 +160,14 @@ class Hypervisor:
         with self._cache_lock:
             if uuid in self._records:
                 return self._records[uuid]
-        domain = self.find(uuid)
-        record = domain.record() if domain else None
+            changes = self._record_changes
+        try:
+            record = self.domain(uuid).record()
+        except exception.InstanceNotFound:
+            return None  # perhaps it has just gone
         with self._cache_lock:
-            self._records[uuid] = record
+            if self._record_changes == changes:
+                self._records[uuid] = record
         return record
 
     def save(self, domain: Domain, record: Record) -> None:
@@ -165,6 +175,7 @@ class Hypervisor:
         domain.set_record(record)
         with self._cache_lock:
             self._records[domain.uuid] = record
+            self._record_changes += 1
 
     def flagged(self) -> tuple[set[str], set[str]]:
         """UUIDs of all domains with saved memory, and of all that start with the host."""

@@ -105,6 +105,12 @@ class Context:
         self.evacuated[uuid] = host
         self.migrations.activity.set()
 
+    def known(self, name_or_uuid: str) -> tuple[Domain, Record] | None:
+        """An instance of ours and its record, or None where there is none."""
+        domain = self.hypervisor.find(name_or_uuid)
+        record = self.record(domain.uuid) if domain is not None else None
+        return None if domain is None or record is None else (domain, record)
+
     def find(self, name_or_uuid: str) -> tuple[Domain, Record]:
         """An instance of ours and its record.
 

@@ -72,9 +72,7 @@ def evacuate(
     :raises kvmdriver.exception.InvalidState: the host answers.
     :raises kvmdriver.exception.MigrationRefused: it cannot run here; nothing has been changed.
     """
-    known = context.hypervisor.find(name_or_uuid)
-    record = context.record(known.uuid) if known else None
-    if record is not None and record.evacuated_from == source.host and record.task is None:
+    if has_evacuated(context, name_or_uuid, source.host):
         return view.show(context, name_or_uuid)  # the same request again
     _require_dead(context, source, fenced)
     left = _left(context, name_or_uuid, source.host)
@@ -312,61 +310,67 @@ def mend(context: Context, domain: Domain, record: Record) -> str:
 # The host that returns
 
 
-def is_elsewhere(context: Context, record: Record) -> bool:
-    """Whether an instance's directory says that it is another host's by now."""
-    try:
-        described = descriptions.read(context.store.layout(record.instance.uuid).directory)
-    except exception.StorageError as error:
-        LOG.warning("%s", error)
-        return False
-    return described is not None and not described.is_of(context.host, _host_uuid(context))
+def leave(context: Context, uuid: str) -> bool:
+    """Forget an instance whose directory says that it is another host's by now; whether it was.
 
+    A guest of it here is the older one, and goes; the files are the other host's, and stay.
 
-def give_up(context: Context, domain: Domain, record: Record) -> None:
-    """Forget an instance that is another host's: a guest of it here is the older one, and goes.
-
-    Files that the hosts share stay; such as only this host has would never be used again, and go.
+    :raises kvmdriver.exception.StorageError: it cannot be told whose the directory is.
     """
-    if is_elsewhere(context, record):
-        forget(domain)
-    else:
-        destroy.remove(context, domain, record)
-    LOG.warning("%s: evacuated to another host while this one was away", record.instance.name)
+    if not _is_elsewhere(context, uuid):
+        return False
+    with context.locks.hold(uuid):
+        known = _settled(context, uuid)
+        # an instance that comes back is this host's before it is settled
+        if known is None or not _is_elsewhere(context, uuid):
+            return False
+        forget(known[0])
+        LOG.warning("%s: evacuated to another host while this one was away", known[0].name)
+        return True
+
+
+def _is_elsewhere(context: Context, uuid: str) -> bool:
+    described = descriptions.read(context.store.layout(uuid).directory)
+    return described is not None and not described.is_of(context.host, _host_uuid(context))
 
 
 def forget_evacuated(context: Context, uuid: str, claimant: Neighbour) -> None:
     """Another host has the instance now; it is asked, since anybody could say so.
 
-    Nothing happens when there is nothing of it here.
+    Files that only this host has would never be used again, and go. Nothing happens when there is
+    nothing of it here.
 
     :raises kvmdriver.exception.InvalidState: the other host has not.
     """
-    before = _stale(context, uuid)
+    before = _settled(context, uuid)
     if before is None:
         return
     if not claimant.has_evacuated(uuid, context.host):
         raise exception.InvalidState(
             f"{claimant.host} has not brought it back", instance=uuid, field="claimant"
         )
+    if leave(context, uuid):
+        return
     with context.locks.hold(uuid):
+        now = _settled(context, uuid)
         # it cannot have come back from there: for that, this one must be gone first
-        if _stale(context, uuid) == before:
-            give_up(context, context.hypervisor.domain(uuid), before)
+        if now is not None and now[1] == before[1]:
+            destroy.remove(context, *now)
+            LOG.warning("%s: evacuated to %s, without its disks", now[0].name, claimant.host)
 
 
-def _stale(context: Context, uuid: str) -> Record | None:
-    domain = context.hypervisor.find(uuid)
-    record = context.record(uuid) if domain is not None else None
-    if record is None or (record.task is not None and record.task.migration is not None):
+def _settled(context: Context, uuid: str) -> tuple[Domain, Record] | None:
+    """An instance of ours that neither comes nor goes."""
+    known = context.known(uuid)
+    if known is None or (known[1].task is not None and known[1].task.migration is not None):
         return None
-    return record
+    return known
 
 
-def has_evacuated(context: Context, uuid: str, host: str) -> bool:
+def has_evacuated(context: Context, name_or_uuid: str, host: str) -> bool:
     """Whether an instance is here that was brought back from that host."""
-    domain = context.hypervisor.find(uuid)
-    record = context.record(uuid) if domain is not None else None
-    return record is not None and record.task is None and record.evacuated_from == host
+    known = context.known(name_or_uuid)
+    return known is not None and known[1].task is None and known[1].evacuated_from == host
 
 
 def tell(context: Context, neighbours: Neighbours) -> int:

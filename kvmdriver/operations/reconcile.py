@@ -27,35 +27,40 @@ def reconcile(context: Context) -> list[tuple[str, str, str]]:
         if record is None:
             continue
         known.add(summary.uuid)
-        task = record.task
-        if task is None:
-            if evacuate.is_elsewhere(context, record):
-                with context.locks.hold(summary.uuid):
-                    evacuate.give_up(context, context.hypervisor.domain(summary.uuid), record)
-                mended.append((summary.uuid, evacuate.TASK, "the instance is another host's"))
-                continue
-            context.describe(context.hypervisor.domain(summary.uuid), record)
-        if record.evacuated_from is not None:
-            context.remember_evacuated(summary.uuid, record.evacuated_from)
-        if task is None or task.owner.is_alive():
-            continue
-        if task.migration is not None:
-            # its end depends on another host
-            context.migrations.activity.set()
-            continue
         try:
-            with context.locks.hold(summary.uuid):
-                outcome = _mend(context, context.hypervisor.domain(summary.uuid), record, task)
+            outcome = _look_after(context, summary.uuid, record)
+        except exception.InstanceNotFound:
+            continue  # somebody has just removed it
         except exception.KVMDriverError:
-            LOG.exception("could not mend instance %s after %s", summary.uuid, task.name)
+            LOG.exception("could not mend instance %s", summary.name)
             continue
-        LOG.warning("instance %s: %s was cut off: %s", summary.uuid, task.name, outcome)
-        mended.append((summary.uuid, task.name, outcome))
+        if outcome is not None:
+            LOG.warning("instance %s: %s was cut off: %s", summary.name, *outcome)
+            mended.append((summary.uuid, *outcome))
     for path in context.images.sweep():
         LOG.warning("removed %s, left by a process that was killed", path)
     for path in context.store.orphans(known, context.host):
         LOG.warning("%s belongs to no instance; remove it if you do not need it", path)
     return mended
+
+
+def _look_after(context: Context, uuid: str, record: Record) -> tuple[str, str] | None:
+    """The task that was cut off and its outcome, where there was one."""
+    task = record.task
+    if task is None:
+        if evacuate.leave(context, uuid):
+            return evacuate.TASK, "the instance is another host's"
+        context.describe(context.hypervisor.domain(uuid), record)
+    if record.evacuated_from is not None:
+        context.remember_evacuated(uuid, record.evacuated_from)
+    if task is None or task.owner.is_alive():
+        return None
+    if task.migration is not None:
+        # its end depends on another host
+        context.migrations.activity.set()
+        return None
+    with context.locks.hold(uuid):
+        return task.name, _mend(context, context.hypervisor.domain(uuid), record, task)
 
 
 def _mend(context: Context, domain: Domain, record: Record, task: Task) -> str:

@@ -80,6 +80,9 @@ class MultihostTest(unittest.TestCase):
                 for host in self.laboratory.hosts:
                     self.api.terminate_instance(identity, host=host.name)
             self.assert_nothing_left()
+        except BaseException:
+            print(f"{self.id()}:\n{self.logs()}", file=sys.stderr)
+            raise
         finally:
             for host in self.laboratory.hosts:
                 host.kill_agent()
@@ -155,9 +158,9 @@ class MultihostTest(unittest.TestCase):
             kept = [
                 line[:300]
                 for line in host.agent_log().splitlines()
-                if any(word in line for word in ("igrat", "vacuat", "ERROR", "guest is"))
+                if any(word in line for word in ("igrat", "vacuat", "ERROR", "WARNING", "guest is"))
             ]
-            lines += [f"--- {host.name}", *kept[-25:]]
+            lines += [f"--- {host.name}", *kept[-40:]]
         return "\n".join(lines)
 
     @staticmethod

@@ -15,6 +15,7 @@ from kvmdriver.operations.migrate.offer import policy_of
 from kvmdriver.operations.migrate.settle import (
     destination_state,
     finish_incoming,
+    migration_of,
     roll_back_incoming,
     settle,
 )
@@ -54,16 +55,8 @@ def recover(context: Context, neighbours: Neighbours) -> int:
 
 def is_moving(context: Context, uuid: str, identity: str) -> bool:
     """Whether this host, as the source, still has a migration in hand."""
-    if context.hypervisor.find(uuid) is None:
-        return False
-    record = context.record(uuid)
-    task = record.task if record else None
-    return (
-        task is not None
-        and task.name == OUTGOING
-        and task.migration is not None
-        and task.migration.id == identity
-    )
+    known = context.known(uuid)
+    return known is not None and migration_of(known[1], OUTGOING, identity) is not None
 
 
 def _recover_outgoing(

@@ -86,7 +86,7 @@ def _verdict(
     if domain is None:
         return "finish"
     record = context.record(view.uuid)
-    migration = _migration_of(record, OUTGOING, view.id) if record else None
+    migration = migration_of(record, OUTGOING, view.id) if record else None
     if view.kind == "cold":
         # it has no guest whose whereabouts could be in doubt: the source has the say
         sent = migration is not None and migration.state == "finish"
@@ -159,10 +159,9 @@ def _finish(context: Context, view: MigrationView, neighbour: Neighbour) -> Migr
 
 def _leaving(context: Context, view: MigrationView) -> tuple[Domain, Migration] | None:
     """What is here of an instance that moves away, or None when it has gone."""
-    domain = context.hypervisor.find(view.uuid)
-    record = context.record(view.uuid) if domain is not None else None
-    migration = _migration_of(record, OUTGOING, view.id) if record else None
-    return None if domain is None or migration is None else (domain, migration)
+    known = context.known(view.uuid)
+    migration = migration_of(known[1], OUTGOING, view.id) if known else None
+    return None if known is None or migration is None else (known[0], migration)
 
 
 def _summary(last: JobProgress | None) -> dict[str, object]:
@@ -223,10 +222,9 @@ def _roll_back(context: Context, view: MigrationView, neighbour: Neighbour) -> N
     """The guest stays: it goes on here, and what was made for it there goes."""
     context.migrations.put(_latest(context, view).changed(state="roll-back"))
     with context.locks.hold(view.uuid):
-        domain = context.hypervisor.domain(view.uuid)
-        record = context.record(view.uuid)
-        migration = _migration_of(record, OUTGOING, view.id) if record else None
-        if record is None or migration is None:
+        domain, record = context.find(view.uuid)
+        migration = migration_of(record, OUTGOING, view.id)
+        if migration is None:
             return
         _go_on(domain, migration)
         domain.set_autostart(migration.autostart)
@@ -252,11 +250,11 @@ def _go_on(domain: Domain, migration: Migration) -> None:
 
 def destination_state(context: Context, uuid: str, identity: str) -> DestinationState:
     """What this host, as the destination of a migration, has of an instance."""
-    domain = context.hypervisor.find(uuid)
-    record = context.record(uuid)
-    if domain is None or record is None:
+    known = context.known(uuid)
+    if known is None:
         return "none"
-    migration = _migration_of(record, INCOMING, identity)
+    domain, record = known
+    migration = migration_of(record, INCOMING, identity)
     if migration is None:
         # one that came, and has been made an instance like others since; or has always been one
         return "here" if record.task is None or record.task.name != INCOMING else "none"
@@ -278,10 +276,9 @@ def finish_incoming(context: Context, uuid: str, identity: str) -> None:
     A guest that died on the way is started again from its disks.
     """
     with context.locks.hold(uuid):
-        domain = context.hypervisor.domain(uuid)
-        record = context.record(uuid)
-        migration = _migration_of(record, INCOMING, identity) if record else None
-        if record is None or migration is None:
+        domain, record = context.find(uuid)
+        migration = migration_of(record, INCOMING, identity)
+        if migration is None:
             context.arrivals.end(identity)
             return
         if migration.kind == "cold":
@@ -318,19 +315,20 @@ def roll_back_incoming(context: Context, uuid: str, identity: str) -> None:
     :raises kvmdriver.exception.InvalidState: the guest runs here.
     """
     with context.locks.hold(uuid):
-        domain = context.hypervisor.find(uuid)
-        record = context.record(uuid)
-        if domain is None or record is None:
+        known = context.known(uuid)
+        if known is None:
             context.arrivals.end(identity)
             return
-        if _migration_of(record, INCOMING, identity) is None:
+        domain, record = known
+        if migration_of(record, INCOMING, identity) is None:
             return
         if destination_state(context, uuid, identity) == "here":
             raise exception.InvalidState("the guest runs here already", instance=domain.name)
         remove_incoming(context, domain)
 
 
-def _migration_of(record: Record, task_name: str, identity: str) -> Migration | None:
+def migration_of(record: Record, task_name: str, identity: str) -> Migration | None:
+    """The migration that a record notes as one of its host's tasks: INCOMING or OUTGOING."""
     task = record.task
     if task is None or task.name != task_name or task.migration is None:
         return None

@@ -30,16 +30,14 @@ class FakeContext:
         self.locks = InstanceLocks()
         self.evacuated: dict[str, str] = {}
         self.saved: list[Record] = []
-        self.hypervisor = types.SimpleNamespace(find=self._domain, domain=self._domain)
+        self.store = mock.Mock()
+        self.hypervisor = mock.Mock()
 
-    def _domain(self, uuid: str) -> Any:
-        return types.SimpleNamespace(uuid=uuid) if uuid in self.records else None
-
-    def record(self, uuid: str) -> Record | None:
-        return self.records.get(uuid)
+    def known(self, uuid: str) -> Any:
+        return self.find(uuid) if uuid in self.records else None
 
     def find(self, uuid: str) -> Any:
-        return self._domain(uuid), self.records[uuid]
+        return types.SimpleNamespace(uuid=uuid, name="web"), self.records[uuid]
 
     def save(self, _domain: object, changed: Record) -> None:
         self.saved.append(changed)
@@ -47,9 +45,15 @@ class FakeContext:
 
 class ForgetTest(unittest.TestCase):
     def setUp(self) -> None:
-        given_up = mock.patch.object(evacuate, "give_up")
-        self.given_up = given_up.start()
-        self.addCleanup(given_up.stop)
+        self.removed = self._patch(evacuate.destroy, "remove")
+        self.forgotten = self._patch(evacuate, "forget")
+        self.described = self._patch(evacuate.descriptions, "read")
+        self.described.return_value.is_of.return_value = True
+
+    def _patch(self, where: Any, name: str) -> mock.Mock:
+        patch = mock.patch.object(where, name)
+        self.addCleanup(patch.stop)
+        return patch.start()
 
     def forget(self, context: Any, claimant: Any) -> None:
         evacuate.forget_evacuated(context, UUID, claimant)
@@ -59,14 +63,35 @@ class ForgetTest(unittest.TestCase):
         claimant.has_evacuated.return_value = True
         self.forget(FakeContext(here=record()), claimant)
         claimant.has_evacuated.assert_called_once_with(UUID, "kvm1")
-        self.given_up.assert_called_once()
+        self.removed.assert_called_once()
+
+    def test_files_that_are_the_other_hosts_stay(self) -> None:
+        self.described.return_value.is_of.return_value = False
+        claimant = mock.Mock()
+        self.forget(FakeContext(here=record()), claimant)
+        self.forgotten.assert_called_once()
+        self.removed.assert_not_called()
+
+    def test_nothing_is_removed_when_it_cannot_be_told_whose_the_files_are(self) -> None:
+        self.described.side_effect = exception.StorageError("cannot be read")
+        with self.assertRaises(exception.StorageError):
+            self.forget(FakeContext(here=record()), mock.Mock())
+        self.forgotten.assert_not_called()
+        self.removed.assert_not_called()
+
+    def test_an_instance_that_has_just_come_back_is_not_left(self) -> None:
+        """Its directory was another host's until whoever has the lock writes that it is ours."""
+        self.described.return_value.is_of.side_effect = [False, True]
+        self.assertFalse(evacuate.leave(FakeContext(here=record()), UUID))  # type: ignore[arg-type]
+        self.forgotten.assert_not_called()
+        self.removed.assert_not_called()
 
     def test_not_on_the_word_of_just_anybody(self) -> None:
         claimant = mock.Mock(host="kvm2")
         claimant.has_evacuated.return_value = False
         with self.assertRaisesRegex(exception.InvalidState, "kvm2 has not"):
             self.forget(FakeContext(here=record()), claimant)
-        self.given_up.assert_not_called()
+        self.removed.assert_not_called()
 
     def test_what_is_not_here_or_is_on_its_way_is_not_asked_for(self) -> None:
         migration = Migration(id="m1", kind="live", peer="kvm2", state="prepare")
@@ -75,7 +100,7 @@ class ForgetTest(unittest.TestCase):
         for context in (FakeContext(), FakeContext(here=record(task=moving))):
             self.forget(context, claimant)
         claimant.has_evacuated.assert_not_called()
-        self.given_up.assert_not_called()
+        self.removed.assert_not_called()
 
     def test_an_instance_that_has_changed_meanwhile_stays(self) -> None:
         context = FakeContext(here=record())
@@ -87,7 +112,7 @@ class ForgetTest(unittest.TestCase):
         claimant = mock.Mock()
         claimant.has_evacuated.side_effect = comes_back
         self.forget(context, claimant)
-        self.given_up.assert_not_called()
+        self.removed.assert_not_called()
 
 
 class TellTest(unittest.TestCase):
