@@ -101,9 +101,13 @@ class Context:
         )
 
     def remember_evacuated(self, uuid: str, host: str) -> None:
-        """Have a host told, when it returns, that one of its instances is here."""
-        self.evacuated[uuid] = host
-        self.migrations.activity.set()
+        """Have a host told, when it returns, that one of its instances is here.
+
+        One that is back on the host that it was evacuated from is nobody else's: nobody is told.
+        """
+        if host != self.host:
+            self.evacuated[uuid] = host
+            self.migrations.activity.set()
 
     def known(self, name_or_uuid: str) -> tuple[Domain, Record] | None:
         """An instance of ours and its record, or None where there is none."""

@@ -345,7 +345,7 @@ def forget_evacuated(context: Context, uuid: str, claimant: Neighbour) -> None:
     before = _settled(context, uuid)
     if before is None:
         return
-    if not claimant.has_evacuated(uuid, context.host):
+    if claimant.host == context.host or not claimant.has_evacuated(uuid, context.host):
         raise exception.InvalidState(
             f"{claimant.host} has not brought it back", instance=uuid, field="claimant"
         )
@@ -377,7 +377,12 @@ def tell(context: Context, neighbours: Neighbours) -> int:
     """Tell hosts that have returned what is not theirs any more; how many are still away."""
     away = set()
     for uuid, host in list(context.evacuated.items()):
-        if host in away:
+        known = context.known(uuid)
+        if known is None or known[1].evacuated_from != host:
+            context.evacuated.pop(uuid)  # it has gone, perhaps back to that host
+            continue
+        if host in away or known[1].task is not None:
+            away.add(host)
             continue
         try:
             neighbour = neighbours(host)

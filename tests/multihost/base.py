@@ -158,7 +158,9 @@ class MultihostTest(unittest.TestCase):
             kept = [
                 line[:300]
                 for line in host.agent_log().splitlines()
-                if any(word in line for word in ("igrat", "vacuat", "ERROR", "WARNING", "guest is"))
+                if any(
+                    word in line for word in ("igrat", "vacuat", "ERROR", "WARNING", "guest is")
+                )
             ]
             lines += [f"--- {host.name}", *kept[-40:]]
         return "\n".join(lines)

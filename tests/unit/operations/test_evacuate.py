@@ -93,6 +93,14 @@ class ForgetTest(unittest.TestCase):
             self.forget(FakeContext(here=record()), claimant)
         self.removed.assert_not_called()
 
+    def test_not_on_its_own_word(self) -> None:
+        """An instance that went back before the host was told is the host's own."""
+        claimant = mock.Mock(host="kvm1")
+        claimant.has_evacuated.return_value = True
+        with self.assertRaises(exception.InvalidState):
+            self.forget(FakeContext(here=record(evacuated_from="kvm1")), claimant)
+        self.removed.assert_not_called()
+
     def test_what_is_not_here_or_is_on_its_way_is_not_asked_for(self) -> None:
         migration = Migration(id="m1", kind="live", peer="kvm2", state="prepare")
         moving = Task(name="immigrate", owner=Owner.current(), migration=migration)
@@ -126,7 +134,8 @@ class TellTest(unittest.TestCase):
         return evacuate.tell(context, neighbours)
 
     def test_a_host_that_is_away_is_asked_once_for_all_of_its_instances(self) -> None:
-        context = FakeContext()
+        context = FakeContext(here=record(evacuated_from="kvm2"))
+        context.records[OTHER] = context.records[UUID]
         context.evacuated = {UUID: "kvm2", OTHER: "kvm2"}
         neighbour = mock.Mock()
         neighbour.answers.return_value = False
@@ -142,6 +151,20 @@ class TellTest(unittest.TestCase):
         neighbour.forget_evacuated.assert_called_once_with(UUID, "kvm1")
         self.assertEqual([None], [saved.evacuated_from for saved in context.saved])
         self.assertEqual(0, self.tell(context, neighbour))
+        self.assertEqual([], self.asked)
+
+    def test_nobody_is_told_of_an_instance_that_has_gone_on(self) -> None:
+        for context in (FakeContext(), FakeContext(here=record())):
+            context.evacuated = {UUID: "kvm2"}
+            self.assertEqual(0, self.tell(context, mock.Mock()))
+            self.assertEqual([], self.asked)
+            self.assertEqual({}, context.evacuated)
+
+    def test_one_that_leaves_is_not_spoken_of_before_it_is_settled(self) -> None:
+        leaving = Task(name="emigrate", owner=Owner.current())
+        context = FakeContext(here=record(evacuated_from="kvm2", task=leaving))
+        context.evacuated = {UUID: "kvm2"}
+        self.assertEqual(1, self.tell(context, mock.Mock()))
         self.assertEqual([], self.asked)
 
     def test_one_that_cannot_do_it_yet_is_asked_again(self) -> None:
