@@ -72,8 +72,8 @@ class Record(Model):
     requests: tuple[str, ...] = Field((), description="finished requests, oldest first")
     came_by: str | None = None
     """The migration by which the instance came here."""
-    evacuated_from: str | None = None
-    """The host that had the instance, died, and does not know yet that it is here."""
+    evacuated_from: tuple[str, ...] = ()
+    """Hosts that had the instance, died, and do not know yet that it is not theirs any more."""
 
     def with_request(self, request_id: str | None) -> "Record":
         """This record, with one more request remembered as done."""
@@ -100,11 +100,12 @@ class Record(Model):
         add("root", self.root)
         add("digest", self.digest)
         add("came_by", self.came_by)
-        add("evacuated_from", self.evacuated_from)
         if self.task is not None:
             add("task", self.task.model_dump_json(exclude_none=True))
         for request_id in self.requests:
             add("request", None, id=request_id)
+        for host in self.evacuated_from:
+            add("evacuated_from", None, host=host)
         return root
 
     @classmethod
@@ -117,6 +118,9 @@ class Record(Model):
         def text(tag: str) -> str | None:
             return root.findtext(f"{{{NAMESPACE}}}{tag}")
 
+        def attributes(tag: str, name: str) -> tuple[str, ...]:
+            return tuple(found.get(name, "") for found in root.iterfind(f"{{{NAMESPACE}}}{tag}"))
+
         spec = text("spec")
         if spec is None:
             raise ValueError("the metadata has no spec")
@@ -126,10 +130,8 @@ class Record(Model):
             "root": text("root"),
             "digest": text("digest"),
             "came_by": text("came_by"),
-            "evacuated_from": text("evacuated_from"),
             "task": Task.model_validate_json(task) if task else None,
-            "requests": tuple(
-                element.get("id", "") for element in root.iterfind(f"{{{NAMESPACE}}}request")
-            ),
+            "requests": attributes("request", "id"),
+            "evacuated_from": attributes("evacuated_from", "host"),
         }
         return cls.model_validate(data)

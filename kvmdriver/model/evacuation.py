@@ -22,6 +22,10 @@ class Description(Model):
     host_uuid: ShortText = Field(description="the same as libvirt knows it, whatever its name")
     instance: Instance
     digest: str | None = None
+    evacuated_from: tuple[ShortText, ...] = Field(
+        (),
+        description="hosts that had it before, and have not been told that they have it no more",
+    )
     autostart: bool = False
     definition: Xml
     """The persistent definition; only the addresses of its devices are taken over."""

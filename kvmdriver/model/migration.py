@@ -100,7 +100,7 @@ class MigrationOffer(Model):
     instance: Instance
     digest: str | None = None
     requests: tuple[str, ...] = ()
-    evacuated_from: ShortText | None = None
+    evacuated_from: tuple[ShortText, ...] = ()
     active: bool = True
     autostart: bool = False
     marker: FileName

@@ -43,8 +43,8 @@ class Context:
     host: str
     migrations: MigrationTable = dataclasses.field(default_factory=MigrationTable)
     arrivals: Arrivals = dataclasses.field(default_factory=Arrivals)
-    evacuated: dict[str, str] = dataclasses.field(default_factory=dict)
-    """UUIDs of instances brought back here, each with the host that has not been told yet."""
+    evacuated: set[tuple[str, str]] = dataclasses.field(default_factory=set)
+    """UUIDs of instances brought back here, each with a host that has not been told yet."""
 
     @property
     def events(self) -> EventBus:
@@ -96,17 +96,15 @@ class Context:
             # without what is secret, as in the record
             instance=Instance.model_validate_json(record.instance.record_json()),
             digest=record.digest,
+            evacuated_from=record.evacuated_from,
             autostart=domain.autostart(),
             definition=xml.to_string(domain.xml(inactive=True, secure=True)),
         )
 
-    def remember_evacuated(self, uuid: str, host: str) -> None:
-        """Have a host told, when it returns, that one of its instances is here.
-
-        One that is back on the host that it was evacuated from is nobody else's: nobody is told.
-        """
-        if host != self.host:
-            self.evacuated[uuid] = host
+    def remember_evacuated(self, record: Record) -> None:
+        """Have hosts told, when they return, that one of their instances is here."""
+        if record.evacuated_from:
+            self.evacuated.update((record.instance.uuid, h) for h in record.evacuated_from)
             self.migrations.activity.set()
 
     def known(self, name_or_uuid: str) -> tuple[Domain, Record] | None:

@@ -87,7 +87,7 @@ def evacuate(
         left = _vouched(context, name_or_uuid, source.host, description, rebuild)
         with context.locks.hold(left.instance.uuid):
             _rebuild(context, left, start, request_id, progress)
-    context.remember_evacuated(left.instance.uuid, source.host)
+    context.remember_evacuated(context.find(left.instance.uuid)[1])
     LOG.warning("%s: evacuated from %s", left.instance.name, source.host)
     return view.show(context, left.instance.uuid)
 
@@ -232,7 +232,9 @@ def _record(
         root=context.store.root,
         digest=left.digest,
         task=Task(name=TASK, owner=Owner.current(), request_id=request_id),
-        evacuated_from=left.host,
+        evacuated_from=tuple(
+            host for host in (*left.evacuated_from, left.host) if host != context.host
+        ),
     )
 
 
@@ -370,16 +372,16 @@ def _settled(context: Context, uuid: str) -> tuple[Domain, Record] | None:
 def has_evacuated(context: Context, name_or_uuid: str, host: str) -> bool:
     """Whether an instance is here that was brought back from that host."""
     known = context.known(name_or_uuid)
-    return known is not None and known[1].task is None and known[1].evacuated_from == host
+    return known is not None and known[1].task is None and host in known[1].evacuated_from
 
 
 def tell(context: Context, neighbours: Neighbours) -> int:
     """Tell hosts that have returned what is not theirs any more; how many are still away."""
     away = set()
-    for uuid, host in list(context.evacuated.items()):
+    for uuid, host in sorted(context.evacuated):
         known = context.known(uuid)
-        if known is None or known[1].evacuated_from != host:
-            context.evacuated.pop(uuid)  # it has gone, perhaps back to that host
+        if known is None or host not in known[1].evacuated_from:
+            context.evacuated.discard((uuid, host))  # it has gone, perhaps back to that host
             continue
         if host in away or known[1].task is not None:
             away.add(host)
@@ -402,8 +404,9 @@ def _told(context: Context, uuid: str, host: str) -> None:
     with context.locks.hold(uuid):
         if has_evacuated(context, uuid, host):
             domain, record = context.find(uuid)
-            context.save(domain, record.changed(evacuated_from=None))
-    context.evacuated.pop(uuid, None)
+            others = tuple(other for other in record.evacuated_from if other != host)
+            context.save(domain, record.changed(evacuated_from=others))
+    context.evacuated.discard((uuid, host))
     LOG.info("%s knows that %s is here", host, uuid)
 
 

@@ -51,8 +51,7 @@ def _look_after(context: Context, uuid: str, record: Record) -> tuple[str, str] 
         if evacuate.leave(context, uuid):
             return evacuate.TASK, "the instance is another host's"
         context.describe(context.hypervisor.domain(uuid), record)
-    if record.evacuated_from is not None:
-        context.remember_evacuated(uuid, record.evacuated_from)
+    context.remember_evacuated(record)
     if task is None or task.owner.is_alive():
         return None
     if task.migration is not None:

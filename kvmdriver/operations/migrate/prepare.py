@@ -70,8 +70,8 @@ def prepare(context: Context, offer: MigrationOffer) -> MigrationPlan:
             digest=offer.digest,
             task=Task(name=INCOMING, owner=Owner.current(), migration=migration),
             requests=offer.requests,
-            # if that is this host, it has the instance back before it was told to forget it
-            evacuated_from=None if offer.evacuated_from == context.host else offer.evacuated_from,
+            # this host may have the instance back before it was told to forget it
+            evacuated_from=tuple(h for h in offer.evacuated_from if h != context.host),
         )
         if not answer.shared:
             undo.add(context.store.remove, uuid)

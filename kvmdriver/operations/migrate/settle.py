@@ -292,8 +292,7 @@ def finish_incoming(context: Context, uuid: str, identity: str) -> None:
             domain,
             record.changed(task=None, came_by=identity).with_request(migration.request_id),
         )
-        if record.evacuated_from is not None:
-            context.remember_evacuated(uuid, record.evacuated_from)
+        context.remember_evacuated(record)
     context.arrivals.end(identity)
 
 

@@ -17,6 +17,7 @@ RECORD = Record(
     digest="abc",
     task=Task(name="create", owner=Owner.current(), request_id="r1", files=("/x",)),
     requests=("r0",),
+    evacuated_from=("kvm2", "kvm3"),
 )
 
 

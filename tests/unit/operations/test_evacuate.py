@@ -28,7 +28,7 @@ class FakeContext:
     def __init__(self, **records: Record):
         self.records = {UUID: records["here"]} if records else {}
         self.locks = InstanceLocks()
-        self.evacuated: dict[str, str] = {}
+        self.evacuated: set[tuple[str, str]] = set()
         self.saved: list[Record] = []
         self.store = mock.Mock()
         self.hypervisor = mock.Mock()
@@ -98,7 +98,7 @@ class ForgetTest(unittest.TestCase):
         claimant = mock.Mock(host="kvm1")
         claimant.has_evacuated.return_value = True
         with self.assertRaises(exception.InvalidState):
-            self.forget(FakeContext(here=record(evacuated_from="kvm1")), claimant)
+            self.forget(FakeContext(here=record(evacuated_from=("kvm1",))), claimant)
         self.removed.assert_not_called()
 
     def test_what_is_not_here_or_is_on_its_way_is_not_asked_for(self) -> None:
@@ -134,9 +134,9 @@ class TellTest(unittest.TestCase):
         return evacuate.tell(context, neighbours)
 
     def test_a_host_that_is_away_is_asked_once_for_all_of_its_instances(self) -> None:
-        context = FakeContext(here=record(evacuated_from="kvm2"))
+        context = FakeContext(here=record(evacuated_from=("kvm2",)))
         context.records[OTHER] = context.records[UUID]
-        context.evacuated = {UUID: "kvm2", OTHER: "kvm2"}
+        context.evacuated = {(UUID, "kvm2"), (OTHER, "kvm2")}
         neighbour = mock.Mock()
         neighbour.answers.return_value = False
         self.assertEqual(1, self.tell(context, neighbour))
@@ -144,35 +144,45 @@ class TellTest(unittest.TestCase):
         neighbour.forget_evacuated.assert_not_called()
 
     def test_one_that_has_returned_is_told_and_not_asked_again(self) -> None:
-        context = FakeContext(here=record(evacuated_from="kvm2"))
-        context.evacuated = {UUID: "kvm2"}
+        context = FakeContext(here=record(evacuated_from=("kvm2",)))
+        context.evacuated = {(UUID, "kvm2")}
         neighbour = mock.Mock()
         self.assertEqual(0, self.tell(context, neighbour))
         neighbour.forget_evacuated.assert_called_once_with(UUID, "kvm1")
-        self.assertEqual([None], [saved.evacuated_from for saved in context.saved])
+        self.assertEqual([()], [saved.evacuated_from for saved in context.saved])
         self.assertEqual(0, self.tell(context, neighbour))
         self.assertEqual([], self.asked)
 
     def test_nobody_is_told_of_an_instance_that_has_gone_on(self) -> None:
         for context in (FakeContext(), FakeContext(here=record())):
-            context.evacuated = {UUID: "kvm2"}
+            context.evacuated = {(UUID, "kvm2")}
             self.assertEqual(0, self.tell(context, mock.Mock()))
             self.assertEqual([], self.asked)
-            self.assertEqual({}, context.evacuated)
+            self.assertEqual(set(), context.evacuated)
+
+    def test_of_several_hosts_each_is_told_for_itself(self) -> None:
+        """The one that has brought it back has died as well."""
+        context = FakeContext(here=record(evacuated_from=("kvm2", "kvm3")))
+        context.evacuated = {(UUID, "kvm2"), (UUID, "kvm3")}
+        there = {"kvm2": mock.Mock(), "kvm3": mock.Mock()}
+        there["kvm3"].answers.return_value = False
+        self.assertEqual(1, evacuate.tell(context, there.__getitem__))  # type: ignore[arg-type]
+        self.assertEqual([("kvm3",)], [saved.evacuated_from for saved in context.saved])
+        self.assertEqual({(UUID, "kvm3")}, context.evacuated)
 
     def test_one_that_leaves_is_not_spoken_of_before_it_is_settled(self) -> None:
         leaving = Task(name="emigrate", owner=Owner.current())
-        context = FakeContext(here=record(evacuated_from="kvm2", task=leaving))
-        context.evacuated = {UUID: "kvm2"}
+        context = FakeContext(here=record(evacuated_from=("kvm2",), task=leaving))
+        context.evacuated = {(UUID, "kvm2")}
         self.assertEqual(1, self.tell(context, mock.Mock()))
         self.assertEqual([], self.asked)
 
     def test_one_that_cannot_do_it_yet_is_asked_again(self) -> None:
-        context = FakeContext(here=record(evacuated_from="kvm2"))
-        context.evacuated = {UUID: "kvm2"}
+        context = FakeContext(here=record(evacuated_from=("kvm2",)))
+        context.evacuated = {(UUID, "kvm2")}
         neighbour = mock.Mock()
         neighbour.forget_evacuated.side_effect = exception.HypervisorUnavailable("libvirt is away")
         with self.assertLogs(evacuate.LOG, "WARNING"):
             self.assertEqual(1, self.tell(context, neighbour))
-        self.assertEqual({UUID: "kvm2"}, context.evacuated)
+        self.assertEqual({(UUID, "kvm2")}, context.evacuated)
         self.assertEqual([], context.saved)
