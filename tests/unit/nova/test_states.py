@@ -88,7 +88,9 @@ class LifecycleEventsTest(unittest.TestCase):
 
     def test_a_failing_listener_does_not_end_it(self) -> None:
         self.events._emit = mock.Mock(side_effect=[RuntimeError("slow"), None])
-        self.events.on_event(Event("a", "started"))
-        self.events.on_event(Event("b", "started"))
-        self.events.close()
+        with self.assertLogs("kvmdriver.nova.events", "ERROR") as logs:
+            self.events.on_event(Event("a", "started"))
+            self.events.on_event(Event("b", "started"))
+            self.events.close()
         self.assertEqual(2, self.events._emit.call_count)
+        self.assertEqual(1, len(logs.output))
