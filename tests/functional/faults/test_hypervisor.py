@@ -42,7 +42,7 @@ class KilledHypervisorTest(FunctionalTest):
         namespace.wait_for(lambda: "suspended" in events, 10)
         self.api.unpause_instance(view.name)
         self.api.stop_instance(view.name, timeout=40)
-        self.assertIn("GUEST: down", self.api.get_console_output(view.name))
+        self.wait_for_console(view.name, "GUEST: down")
 
     def test_libvirtd_that_hangs(self) -> None:
         view = self.create(nics=[], config_drive=None)

@@ -46,7 +46,7 @@ class PowerTest(FunctionalTest):
         self.wait_for_console(view.name, "GUEST: up")
         self.api.start_instance(view.name)
         self.api.stop_instance(view.name, timeout=40)
-        self.assertIn("GUEST: down", self.api.get_console_output(view.name))
+        self.wait_for_console(view.name, "GUEST: down")
         self.assertEqual("stopped", self.api.get_instance(view.name).status)
         self.api.stop_instance(view.name)
         for operation in (

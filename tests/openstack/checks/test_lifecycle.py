@@ -44,7 +44,8 @@ class LifecycleTest(StackTest):
 
         act("server", "stop", "power")
         self.wait_for_status("power", "SHUTOFF")
-        self.assertIn("GUEST: down", run("openstack", "console", "log", "show", "power"))
+        # virtlogd writes what it was sent a moment after the guest is gone
+        wait_for(lambda: "GUEST: down" in run("openstack", "console", "log", "show", "power"), 30)
         act("server", "start", "power")
         self.wait_for_status("power", "ACTIVE")
         self.assertNotEqual(third, guest.wait().boot())
