@@ -151,6 +151,13 @@ def stop(control: Control) -> None:
 
 
 def wipe(paths: Paths) -> int:
+    for host in HOSTS:
+        control = Control(paths, host)
+        log = paths.log(f"supervisor-{host}")
+        if control.lines("progress")[-1:] == ["ready"] and not control.inside():
+            print(f"{host} ended by itself. The last of {log}:")
+            with open(log, errors="replace") as file:
+                print("".join(file.readlines()[-20:]))
     down(paths)
     shutil.rmtree(paths.root, ignore_errors=True)
     return 0

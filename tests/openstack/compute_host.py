@@ -119,11 +119,14 @@ class ComputeHost:
         again, and the server is not reached. The switch of the kernel leaves flags alone.
         """
         for name in os.listdir("/sys/class/net"):
+            if not name.startswith("tap"):
+                continue
+            # one that goes at this moment is ENOENT, ENODEV or, while it is read, EINVAL
             with (
-                contextlib.suppress(FileNotFoundError),
+                contextlib.suppress(OSError),
                 open(f"/sys/class/net/{name}/flags") as file,
             ):
-                if name.startswith("tap") and not int(file.read(), 16) & IFF_UP:
+                if not int(file.read(), 16) & IFF_UP:
                     subprocess.run(["ip", "link", "set", name, "up"], check=False)
 
     def join(self) -> None:

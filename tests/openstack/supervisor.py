@@ -50,6 +50,7 @@ def supervise(paths: Paths, name: str, driver: str) -> int:
         time.sleep(0.5)
     _destroy_domains()
     host.processes.stop_all()
+    control.report("stopped")
     return 0
 
 
