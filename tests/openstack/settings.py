@@ -16,6 +16,17 @@ from tests.openstack.paths import (
 
 Sections = dict[str, dict[str, object]]
 
+# nova's own, and those that some of tempest's tests ask by hints
+FILTERS = (
+    "ComputeFilter",
+    "ComputeCapabilitiesFilter",
+    "ImagePropertiesFilter",
+    "ServerGroupAntiAffinityFilter",
+    "ServerGroupAffinityFilter",
+    "DifferentHostFilter",
+    "SameHostFilter",
+)
+
 
 def write_all(paths: Paths) -> None:
     """Write the configuration of everything but nova-compute."""
@@ -154,7 +165,7 @@ def neutron(paths: Paths, host: str) -> Sections:
             "state_path": state,
             "api_paste_config": paths.etc("neutron/api-paste.ini"),
             "core_plugin": "ml2",
-            "service_plugins": "router",
+            "service_plugins": "router,trunk",
             "notify_nova_on_port_status_changes": True,
             "notify_nova_on_port_data_changes": True,
             "rpc_workers": 1,
@@ -306,6 +317,7 @@ def nova(paths: Paths) -> Sections:
         "database": _database("nova_cell1"),
         "wsgi": {"api_paste_config": paths.etc("nova/api-paste.ini")},
         "scheduler": {"workers": 1, "discover_hosts_in_cells_interval": 15},
+        "filter_scheduler": {"enabled_filters": ",".join(FILTERS)},
         "conductor": {"workers": 1},
     }
 

@@ -105,7 +105,10 @@ def configuration(paths: Paths) -> settings.Sections:
             "hypervisor_type": "QEMU",
             "compute_volume_common_az": "nova",
         },
-        "compute-feature-enabled": features,
+        "compute-feature-enabled": {
+            **features,
+            "scheduler_enabled_filters": ",".join(settings.FILTERS),
+        },
         "network": {
             "public_network_id": public,
             "floating_network_name": "public",
