@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import libvirt
+import libvirt_qemu
 from lxml import etree
 
 from kvmdriver import exception
@@ -290,6 +291,18 @@ class Domain:
     def abort_job(self) -> None:
         """Give the migration up; the guest goes on here. Not possible after post-copy began."""
         self._call(self._raw.abortJob)
+
+    def wake_cancelled_migration(self) -> None:
+        """Wake a QEMU that was told to cancel when it was about to wait before the switch-over.
+
+        The cancellation is not heard by the thread that begins to wait at that moment: the guest
+        stays paused, the migration "cancelling", whatever is done to libvirt's job. QEMU takes
+        the word to go on only while it is in the status that the word names, so this does nothing
+        to any other migration. Source: QEMU, migration/migration.c, migration_maybe_pause,
+        migrate_fd_cancel and qmp_migrate_continue.
+        """
+        command = '{"execute": "migrate-continue", "arguments": {"state": "cancelling"}}'
+        self._call(libvirt_qemu.qemuMonitorCommand, self._raw, command, 0)
 
     def set_migration_downtime(self, milliseconds: int) -> None:
         self._call(self._raw.migrateSetMaxDowntime, milliseconds, 0)

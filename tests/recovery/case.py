@@ -125,8 +125,27 @@ class FaultCase(MultihostTest):
         try:
             namespace.wait_for(lambda: not self.unresolved(), SETTLED_SECONDS, 0.5)
         except AssertionError:
-            self.fail(f"{self.unresolved()}, {self.where(view.uuid)}\n{self.logs()}")
+            self.fail(
+                f"{self.unresolved()}, {self.where(view.uuid)}\n{self._jobs()}\n{self.logs()}"
+            )
         self._judge(fault, source, destination)
+
+    def _jobs(self) -> str:
+        """What libvirt and QEMU say of the migration, where there still is a guest."""
+        assert self.view is not None
+        said = []
+        for host in self.laboratory.hosts:
+            for command in (
+                ("domstate", "--reason", self.view.uuid),
+                ("domjobinfo", self.view.uuid),
+                *(
+                    ("qemu-monitor-command", self.view.uuid, f'{{"execute": "{query}"}}')
+                    for query in ("query-migrate", "query-block-jobs", "query-status")
+                ),
+            ):
+                output = host.run("timeout", "10", "virsh", *command, check=False)
+                said.append(f"{host.name} {command[0]} {command[-1]}: {output.strip()}")
+        return "\n".join(said)
 
     def _strike_at(self, fault: Fault, source: Host, destination: Host, victim: Host) -> None:
         assert self.view is not None

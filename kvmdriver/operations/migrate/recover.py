@@ -90,6 +90,7 @@ def _recover_outgoing(
                 try:
                     while domain.migration_progress() is not None:
                         watch.look()
+                        watch.end_if_stuck()
                         time.sleep(watch.pause)
                     settle(context, view, neighbour)
                 except exception.KVMDriverError as error:

@@ -84,8 +84,9 @@ class Watch:
         if not self._given_up:
             self._given_up = True
             self._note(f"abort: nothing has been sent for {_STUCK:.0f} s")
-            with contextlib.suppress(exception.KVMDriverError):
-                self._domain.abort_job()
+            for give_up in (self._domain.abort_job, self._domain.wake_cancelled_migration):
+                with contextlib.suppress(exception.KVMDriverError):
+                    give_up()
         elif still > 2 * _STUCK:
             raise exception.MigrationFailed(
                 "libvirt neither moves the guest nor gives it up",
