@@ -109,11 +109,11 @@ class Context:
         self.store.claim(domain.uuid, self.description(domain, record).changed(building=True))
 
     def remove_files(
-        self, uuid: str, keep: tuple[str, ...] = (), *, unmarked: bool = False
+        self, uuid: str, keep: tuple[str, ...] = (), *, settled: bool = False
     ) -> bool:
         """Remove an instance's directory if it is this host's (``InstanceStore.remove``)."""
         host_uuid = self.hypervisor.host_capabilities().uuid
-        return self.store.remove(uuid, self.host, host_uuid, keep=keep, unmarked=unmarked)
+        return self.store.remove(uuid, self.host, host_uuid, keep=keep, settled=settled)
 
     def remember_evacuated(self, record: Record) -> None:
         """Have hosts told, when they return, that one of their instances is here."""

@@ -41,7 +41,7 @@ def remove(context: Context, domain: Domain, record: Record, keep: tuple[str, ..
     """
     domain.destroy()
     settled = record.task is None or record.task.name == "delete"
-    if not context.remove_files(record.instance.uuid, keep, unmarked=settled):
+    if not context.remove_files(record.instance.uuid, keep, settled=settled):
         domain.undefine(keep_nvram=True)
         return
     for path in outside_disks(record.instance):

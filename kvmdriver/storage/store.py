@@ -142,19 +142,19 @@ class InstanceStore:
         host_uuid: str,
         *,
         keep: tuple[str, ...] = (),
-        unmarked: bool = False,
+        settled: bool = False,
     ) -> bool:
         """Remove an instance's files, except those in ``keep``, if they are this host's.
 
-        :param unmarked: what has no mark may go as well: it is what a deletion that was cut off
-            has left, or older than marks.
+        :param settled: this host has had the instance as a whole. So the mark may have the former
+            name of this host, or be missing: it goes last in a deletion, and old files have none.
         :returns: False if the files are not this host's and stay.
         :raises kvmdriver.exception.StorageError: the file system refuses.
         """
         directory = self.layout(uuid).directory
         if not os.path.lexists(directory):
             return True
-        if not self._may_remove(directory, host, host_uuid, unmarked):
+        if not self._may_remove(directory, host, host_uuid, settled):
             return False
         mark = os.path.join(directory, description.NAME)
         try:
@@ -179,7 +179,7 @@ class InstanceStore:
         return True
 
     @staticmethod
-    def _may_remove(directory: str, host: str, host_uuid: str, unmarked: bool) -> bool:
+    def _may_remove(directory: str, host: str, host_uuid: str, settled: bool) -> bool:
         if os.path.islink(directory):
             LOG.warning("%s is a link, and stays", directory)
             return False
@@ -189,10 +189,11 @@ class InstanceStore:
             LOG.warning("%s stays: its description %s", directory, error.message)
             return False
         if mark is None:
-            if not unmarked:
+            if not settled:
                 LOG.warning("%s has the mark of no host, and stays", directory)
-            return unmarked
-        if not mark.is_surely_of(host, host_uuid):
+            return settled
+        is_ours = mark.is_of if settled else mark.is_surely_of
+        if not is_ours(host, host_uuid):
             LOG.warning("%s belongs to %s, and stays", directory, mark.host)
             return False
         return True

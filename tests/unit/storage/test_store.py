@@ -139,27 +139,32 @@ class RemoveTest(StoreTest):
         self.assertFalse(self.store.remove(UUID, *OURS))
         self.assertEqual(["disk"], self.left())
         # a deletion that was cut off goes on
-        self.assertTrue(self.store.remove(UUID, *OURS, unmarked=True))
+        self.assertTrue(self.store.remove(UUID, *OURS, settled=True))
         self.assertEqual([], self.left())
 
     def test_what_is_not_surely_ours_stays(self) -> None:
+        self.put("disk")
         for owner in (OTHERS, (OURS[0], OTHERS[1]), (OTHERS[0], OURS[1])):
-            os.makedirs(self.directory, exist_ok=True)
             descriptions.write(self.directory, mark(owner))
-            self.put("disk")
             with self.subTest(owner), self.assertLogs(level="WARNING"):
-                self.assertFalse(self.store.remove(UUID, *OURS, unmarked=True))
+                self.assertFalse(self.store.remove(UUID, *OURS, settled=owner == OTHERS))
             self.assertEqual(["disk", descriptions.NAME], self.left())
         self.put(descriptions.NAME)
         with self.assertLogs(level="WARNING"):
-            self.assertFalse(self.store.remove(UUID, *OURS, unmarked=True))
+            self.assertFalse(self.store.remove(UUID, *OURS, settled=True))
+
+    def test_an_instance_of_ours_under_a_former_name(self) -> None:
+        self.put("disk")
+        descriptions.write(self.directory, mark((OTHERS[0], OURS[1])))
+        self.assertTrue(self.store.remove(UUID, *OURS, settled=True))
+        self.assertFalse(os.path.exists(self.directory))
 
     def test_a_link_in_the_place_of_the_directory(self) -> None:
         with tempfile.TemporaryDirectory() as elsewhere:
             descriptions.write(elsewhere, mark())
             os.symlink(elsewhere, self.directory)
             with self.assertLogs(level="WARNING"):
-                self.assertFalse(self.store.remove(UUID, *OURS, unmarked=True))
+                self.assertFalse(self.store.remove(UUID, *OURS, settled=True))
             self.assertEqual([descriptions.NAME], os.listdir(elsewhere))
 
 
