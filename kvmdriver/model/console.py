@@ -6,8 +6,7 @@ from pydantic import Field, model_validator
 
 from kvmdriver.model.base import Model, Secret
 
-# The layouts that QEMU ships (pc-bios/keymaps). QEMU takes a name as part of a path, so that no
-# other text may get there. Nepali and Sorbian came and went with versions, and are left out.
+# The layouts that QEMU ships (pc-bios/keymaps). QEMU opens what it is given as a path.
 Keymap = Literal[
     "ar", "bepo", "cz", "da", "de", "de-ch", "en-gb", "en-us", "es", "et", "fi", "fo", "fr", "fr-be",
     "fr-ca", "fr-ch", "hr", "hu", "is", "it", "ja", "lt", "lv", "mk", "nl", "no", "pl", "pt", "pt-br",

@@ -117,12 +117,12 @@ def _publish(part: str, directory: str, name: str, *, safe: bool, progress: Prog
                 stack.callback(os.close, image)
                 stack.callback(private.remove, part_name, there)
                 copy_content(source, image, "copy snapshot", progress)
+                remove_file(part)  # so that a part which is left says that nothing was published
             private.publish(image, there, part_name, name)
     except FileExistsError:
         raise _taken(target) from None
     except OSError as error:
         raise write_error(error, target) from None
-    remove_file(part)
 
 
 def _taken(target: str) -> exception.InvalidRequest:
