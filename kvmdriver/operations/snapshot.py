@@ -19,7 +19,7 @@ from kvmdriver.operations.undo import undo_on_failure
 from kvmdriver.operations.view import agent_connected
 from kvmdriver.progress import Progress, ignore
 from kvmdriver.storage import private
-from kvmdriver.storage.copy import copy_content, create_empty, remove_file, write_error
+from kvmdriver.storage.copy import copy_into, create_empty, remove_file, write_error
 from kvmdriver.storage.qemu_img import QemuImg
 
 # How often the progress of a running copy is looked at, in seconds; its end comes as an event.
@@ -116,7 +116,7 @@ def _publish(part: str, directory: str, name: str, *, safe: bool, progress: Prog
                 source, image = image, private.create(part_name, directory=there)
                 stack.callback(os.close, image)
                 stack.callback(private.remove, part_name, there)
-                copy_content(source, image, "copy snapshot", progress)
+                copy_into(source, image, stage="copy snapshot", progress=progress)
                 remove_file(part)  # so that a part which is left says that nothing was published
             private.publish(image, there, part_name, name)
     except FileExistsError:

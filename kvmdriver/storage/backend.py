@@ -6,7 +6,7 @@ from typing import cast
 
 from kvmdriver import plugins
 from kvmdriver.progress import Progress, ignore
-from kvmdriver.storage.copy import copy_content, create_empty, remove_file, write_error
+from kvmdriver.storage.copy import copy_into, create_empty, remove_file, write_error
 from kvmdriver.storage.image_cache import CachedImage
 from kvmdriver.storage.qemu_img import QemuImg
 
@@ -95,7 +95,7 @@ class RawBackend(DiskBackend):
             self._qemu_img.convert(image.path, image.format, path, "raw", progress=progress)
             return
         with open(image.path, "rb", buffering=0) as source:
-            copy_content(source.fileno(), disk, "copy disk", progress)
+            copy_into(source.fileno(), disk, stage="copy disk", progress=progress)
 
 
 def load(name: str, qemu_img: QemuImg) -> DiskBackend:

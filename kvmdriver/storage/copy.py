@@ -26,7 +26,7 @@ def copy_file(
     try:
         out = os.open(target, _TARGET, private.MODE)
         try:
-            copy_content(descriptor, out, stage, progress)
+            _copy(descriptor, out, stage, progress)
         finally:
             os.close(out)
     except OSError as error:
@@ -36,11 +36,19 @@ def copy_file(
         os.close(descriptor)
 
 
-def copy_content(source: int, target: int, stage: str, progress: Progress = ignore) -> None:
-    """Copy what one descriptor has into the empty file of another.
+def copy_into(source: int, target: int, *, stage: str, progress: Progress = ignore) -> None:
+    """Copy the content of an open file into another one that is open and empty.
 
-    :raises OSError: the file system refuses.
+    :raises kvmdriver.exception.InsufficientResources: the disk is full.
+    :raises kvmdriver.exception.StorageError: another error of the file system.
     """
+    try:
+        _copy(source, target, stage, progress)
+    except OSError as error:
+        raise write_error(error, os.readlink(f"/proc/self/fd/{target}")) from None
+
+
+def _copy(source: int, target: int, stage: str, progress: Progress) -> None:
     size = os.fstat(source).st_size
     try:
         fcntl.ioctl(target, _FICLONE, source)

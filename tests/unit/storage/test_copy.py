@@ -33,7 +33,7 @@ class CopyTest(unittest.TestCase):
             source.write(b"x" * 4096)
         full = OSError(errno.ENOSPC, "No space left on device")
         with (
-            mock.patch("kvmdriver.storage.copy.copy_content", side_effect=full),
+            mock.patch("kvmdriver.storage.copy._copy", side_effect=full),
             self.assertRaises(exception.InsufficientResources),
         ):
             copy_file(self.source, self.target)
