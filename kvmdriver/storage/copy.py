@@ -27,10 +27,12 @@ def copy_file(
         out = os.open(target, _TARGET, private.MODE)
         try:
             _copy(descriptor, out, stage, progress)
+        except OSError:
+            remove_file(target)
+            raise
         finally:
             os.close(out)
     except OSError as error:
-        remove_file(target)
         raise write_error(error, target) from None
     finally:
         os.close(descriptor)

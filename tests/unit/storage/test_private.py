@@ -83,6 +83,7 @@ class PrivateTest(unittest.TestCase):
         with self.assertRaises(exception.StorageError):
             copy_file(self.path("source"), self.path("link"))
         self.assert_unharmed()
+        self.assertTrue(os.path.islink(self.path("link")))
 
     def test_a_file_appears_under_its_name_once(self) -> None:
         with private.opened_directory(self.directory) as directory:
