@@ -120,7 +120,8 @@ class Connection:
                 "the connection to libvirt was lost", instance=instance
             ) from None
         except libvirt.libvirtError as error:
-            if errors.is_connection_lost(error):
+            # a domain that was looked up before the connection was lost fails as long as it is kept
+            if errors.is_connection_lost(error) and not (raw is not None and raw.isAlive()):
                 self._give_up(raw)
             raise errors.translate(error, instance) from error
 

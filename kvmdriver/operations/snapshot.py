@@ -9,15 +9,15 @@ from lxml import etree
 
 from kvmdriver import exception
 from kvmdriver.definition.disks import copy_target
+from kvmdriver.hypervisor import xml
 from kvmdriver.hypervisor.domain import Domain
 from kvmdriver.hypervisor.events import Expectation
 from kvmdriver.hypervisor.hypervisor import Hypervisor
+from kvmdriver.hypervisor.record import Record, Task, TaskName
 from kvmdriver.model import Disk, Instance
 from kvmdriver.operations.context import Context, require_status
-from kvmdriver.operations.undo import undo_on_failure
 from kvmdriver.operations.view import agent_connected
 from kvmdriver.progress import Progress, ignore
-from kvmdriver.storage.copy import remove_file
 from kvmdriver.storage.qemu_img import QemuImg
 
 # How often the progress of a running copy is looked at, in seconds; its end comes as an event.
@@ -51,7 +51,7 @@ def snapshot(
             )
         target = os.path.join(directory, os.path.basename(path))
         if os.path.lexists(target):
-            if request_id is not None and request_id in record.requests:
+            if record.done(request_id) is not None:
                 return target
             raise exception.InvalidRequest(
                 "the file exists already", field="path", value=path, remedy="choose another name"
@@ -61,11 +61,15 @@ def snapshot(
         )
         part = os.path.join(directory, f".{domain.uuid}.snapshot.part")
         assert disk.file is not None and disk.name is not None  # noqa: S101
-        with (
-            context.task(domain, record, "snapshot", request_id, (part,)),
-            undo_on_failure() as undo,
+        with context.task(
+            domain,
+            record,
+            TaskName.SNAPSHOT,
+            request_id,
+            files=(part,),
+            publishes=target,
+            answer=target,
         ):
-            undo.add(remove_file, part)
             if status in ("running", "paused"):
                 copy_running(
                     context.hypervisor,
@@ -87,8 +91,34 @@ def snapshot(
                 )
             os.chmod(part, 0o644)
             os.rename(part, target)
-        context.save(domain, record.with_request(request_id))
         return target
+
+
+def mend(_context: Context, domain: Domain, _record: Record, task: Task) -> bool:
+    """End the copy that a process which died has left; whether the image is complete."""
+    end_copies(domain)
+    return decide(
+        part=any(os.path.lexists(path) for path in task.files),
+        published=task.publishes is not None and os.path.lexists(task.publishes),
+    )
+
+
+def decide(*, part: bool, published: bool) -> bool:
+    """Whether a snapshot is done: its part has become the image, which was not there before.
+
+    A part that is still there was not renamed, so a file of that name is somebody else's.
+    """
+    return published and not part
+
+
+def end_copies(domain: Domain) -> None:
+    """Have a running guest go on with the disks that it has, without a copy of any.
+
+    :raises kvmdriver.exception.KVMDriverError: a copy does not end.
+    """
+    for node in domain.xml().iterfind("devices/disk"):
+        if node.find("mirror") is not None:
+            domain.end_block_job(xml.attribute(node, "target", "dev"))
 
 
 def choose_disk(domain: Domain, instance: Instance, name: str | None) -> Disk:

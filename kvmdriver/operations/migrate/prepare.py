@@ -10,7 +10,7 @@ from kvmdriver.definition.migration import with_addresses
 from kvmdriver.host import platform as host_platform
 from kvmdriver.hypervisor import xml
 from kvmdriver.hypervisor.domain import Domain
-from kvmdriver.hypervisor.record import Owner, Record, Task
+from kvmdriver.hypervisor.record import DoneRequest, Owner, Record, Task
 from kvmdriver.model import (
     Disk,
     FileReceiver,
@@ -69,7 +69,7 @@ def prepare(context: Context, offer: MigrationOffer) -> MigrationPlan:
             root=context.store.root,
             digest=offer.digest,
             task=Task(name=INCOMING, owner=Owner.current(), migration=migration),
-            requests=offer.requests,
+            requests=tuple(DoneRequest.of(reference) for reference in offer.requests),
             # this host may have the instance back before it was told to forget it
             evacuated_from=tuple(h for h in offer.evacuated_from if h != context.host),
         )
