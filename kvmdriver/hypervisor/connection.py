@@ -120,8 +120,7 @@ class Connection:
                 "the connection to libvirt was lost", instance=instance
             ) from None
         except libvirt.libvirtError as error:
-            # a domain that was looked up before the connection was lost fails as long as it is kept
-            if errors.is_connection_lost(error) and not (raw is not None and raw.isAlive()):
+            if errors.is_connection_lost(error):
                 self._give_up(raw)
             raise errors.translate(error, instance) from error
 
