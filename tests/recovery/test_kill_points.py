@@ -14,29 +14,16 @@ One operation alone, or one point of it::
 
 import os
 import shutil
-import tempfile
 import unittest
 from collections.abc import Callable
 from typing import Any
 
-import libvirt
-
 from tests import namespace
-from tests.functional.base import guest_file, run
-from tests.recovery import judge, operations
+from tests.recovery import host, judge, operations
 from tests.recovery.operations import Operation
 from tests.recovery.victim import Nursery
 
-CANARY = "5b1d0f0a-5c1e-4d0e-9a53-0d6f3c1b2aca"
-UP = "GUEST: up"
-BOOT_SECONDS = 90
-
-_REMOVE = (
-    libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
-    | libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
-    | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
-    | libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
-)
+_CANARY = frozenset([host.Canary.uuid])
 
 
 class KillPointTest(unittest.TestCase):
@@ -44,7 +31,8 @@ class KillPointTest(unittest.TestCase):
 
     state: str
     nursery: Nursery
-    canary_pid: int
+    canary: host.Canary
+    instances: str
     cached: set[str]
 
     @classmethod
@@ -58,31 +46,22 @@ class KillPointTest(unittest.TestCase):
         os.chmod(cls.state, 0o755)
         cls.addClassCleanup(shutil.rmtree, cls.state, ignore_errors=True)
         cls.instances = os.path.join(cls.state, "instances")
-        _make_image(f"{cls.state}/image.qcow2")
+        host.make_image(f"{cls.state}/image.qcow2")
         cls.nursery = Nursery(cls.state)
         cls.addClassCleanup(cls.nursery.close)
-        cls.cached = set()
-        cls.addClassCleanup(wipe, cls.state, None, set())
+        cls.addClassCleanup(host.wipe, cls.state, None, set())
+        cls.canary = host.Canary(cls.instances)
         agent = cls.nursery.start()
-        answer = agent.call(
-            "build_and_run_instance",
-            instance={
-                "uuid": CANARY,
-                "name": "canary",
-                "memory": {"current_mib": 192},
-                "disks": [{"image": {"type": "file", "path": guest_file("guest.qcow2")}}],
-            },
-        )
+        answer = agent.call("build_and_run_instance", instance=cls.canary.request())
         agent.stop()
         if answer.error is not None:
             raise AssertionError(f"there is no canary: {answer}")
-        wait_for_boot(cls.instances, CANARY)
-        cls.canary_pid = judge.qemus_by_uuid()[CANARY]
+        cls.canary.wait_for_boot()
         cls.cached = set(os.listdir(f"{cls.instances}/_base"))
 
     def tearDown(self) -> None:
         super().tearDown()
-        wipe(self.state, CANARY, self.cached)
+        host.wipe(self.state, host.Canary.uuid, self.cached)
 
     def strike_everywhere(self, operation: Operation) -> None:
         """Kill the agent after each change of an operation, and judge each time."""
@@ -95,7 +74,7 @@ class KillPointTest(unittest.TestCase):
         answer = agent.call(operation.method, count=True, **operation.request)
         agent.stop()
         self.assertIsNone(answer.error, f"undisturbed: {answer}")
-        after = look.look(frozenset([CANARY]))
+        after = look.look(_CANARY)
         self.assertEqual([], after.broken, "undisturbed")
         points = answer.changes
         self.assertTrue(points, "the operation changes nothing")
@@ -117,15 +96,15 @@ class KillPointTest(unittest.TestCase):
 
     def _prepare(self, operation: Operation, look: judge.Judge) -> judge.Seen:
         """Everything as it is before the operation."""
-        wipe(self.state, CANARY, self.cached)
+        host.wipe(self.state, host.Canary.uuid, self.cached)
         agent = self.nursery.start()
         for method, arguments in operation.preparation(self.state):
             answer = agent.call(method, **arguments)
             self.assertIsNone(answer.error, f"preparing: {answer}")
         agent.stop()
         if operation.boots and operation.before == "running":
-            wait_for_boot(self.instances, operations.SUBJECT)
-        seen = look.look(frozenset([CANARY]))
+            host.wait_for_boot(self.instances, operations.SUBJECT)
+        seen = look.look(_CANARY)
         self.assertEqual([], seen.broken, "prepared")
         return seen
 
@@ -145,7 +124,7 @@ class KillPointTest(unittest.TestCase):
         if not answer.died:
             wrong.append(f"the agent did not come to that point: {answer}, {answer.changes}")
         successor = self.nursery.start()
-        seen = look.look(frozenset([CANARY]))
+        seen = look.look(_CANARY)
         wrong += [f"after the next start: {line}" for line in seen.broken]
         if seen.state() not in (before.state(), after.state()):
             wrong.append(
@@ -157,21 +136,11 @@ class KillPointTest(unittest.TestCase):
         successor.stop()
         if answer.error is not None:
             wrong.append(f"the same request again: {answer}")
-        seen = look.look(frozenset([CANARY]))
+        seen = look.look(_CANARY)
         wrong += [f"after the same request: {line}" for line in seen.broken]
         if seen.state() != after.state():
             wrong.append(f"after the same request, to done lack {difference(seen, after)}")
-        return wrong + self._canary()
-
-    def _canary(self) -> list[str]:
-        wrong = []
-        pid = judge.qemus_by_uuid().get(CANARY)
-        if pid != self.canary_pid:
-            wrong.append(f"the canary's QEMU was process {self.canary_pid} and is {pid}")
-        boots = console_of(self.instances, CANARY).count(UP)
-        if boots != 1:
-            wrong.append(f"the canary has booted {boots} times")
-        return wrong
+        return wrong + self.canary.broken()
 
 
 def difference(found: judge.Seen, wanted: judge.Seen) -> str:
@@ -196,57 +165,6 @@ def _flat(value: Any, path: str = "") -> dict[str, Any]:
 
 def _indented(text: str) -> str:
     return "".join(f"      | {line}\n" for line in text.splitlines()[-12:])
-
-
-def console_of(instances: str, uuid: str) -> str:
-    """All that has come on a serial console."""
-    path = os.path.join(instances, uuid, "console.log")
-    if not os.path.exists(path):
-        return ""
-    with open(path, errors="replace") as console:
-        return console.read()
-
-
-def wait_for_boot(instances: str, uuid: str) -> None:
-    namespace.wait_for(lambda: UP in console_of(instances, uuid), BOOT_SECONDS)
-
-
-def wipe(state: str, spared: str | None, cached: set[str]) -> None:
-    """Remove every guest but one, with all files, whatever has become of them."""
-    connection = libvirt.open("qemu:///system")
-    try:
-        for domain in connection.listAllDomains():
-            if domain.UUIDString() != spared:
-                if domain.isActive():
-                    domain.destroy()
-                if domain.isPersistent():
-                    domain.undefineFlags(_REMOVE)
-    finally:
-        connection.close()
-    for name, kept in (
-        ("instances", {spared, "_base"}),
-        ("instances/_base", cached),
-        ("disks", set()),
-        ("snapshots", set()),
-    ):
-        directory = os.path.join(state, name)
-        os.makedirs(directory, mode=0o755, exist_ok=True)
-        for entry in os.scandir(directory):
-            if entry.name in kept:
-                continue
-            if entry.is_dir(follow_symlinks=False):
-                shutil.rmtree(entry.path)
-            else:
-                os.unlink(entry.path)
-
-
-def _make_image(path: str) -> None:
-    """A small disk image whose content can be told from every other's."""
-    with tempfile.NamedTemporaryFile(dir="/var/tmp") as raw:
-        raw.write(bytes(range(256)) * 4096)
-        raw.truncate(8 << 20)
-        raw.flush()
-        run("qemu-img", "convert", "-f", "raw", "-O", "qcow2", raw.name, path)
 
 
 def _case(operation: Operation) -> Callable[[KillPointTest], None]:
