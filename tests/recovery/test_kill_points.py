@@ -14,6 +14,7 @@ One operation alone, or one point of it::
 
 import os
 import shutil
+import sys
 import unittest
 from collections.abc import Callable
 from typing import Any
@@ -91,6 +92,7 @@ class KillPointTest(unittest.TestCase):
                     + "".join(f"    {line}\n" for line in wrong)
                     + _indented(self.nursery.tail(mark))
                 )
+        sys.stdout.write(f"{operation.name}: {len(chosen)} points, {len(failed)} broken\n")
         if failed:
             self.fail(f"{operation.name}: {len(failed)} points are broken\n" + "\n".join(failed))
 
