@@ -3,7 +3,7 @@
 import contextlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from lxml import etree
 
@@ -19,6 +19,8 @@ from kvmdriver.operations.context import Context, require_status
 from kvmdriver.operations.view import agent_connected
 from kvmdriver.progress import Progress, ignore
 from kvmdriver.storage.qemu_img import QemuImg
+
+Identity = tuple[int, int]
 
 # How often the progress of a running copy is looked at, in seconds; its end comes as an event.
 _LOOK_SECONDS = 0.5
@@ -67,6 +69,7 @@ def snapshot(
             TaskName.SNAPSHOT,
             request_id,
             files=(part,),
+            removes=(part,),  # where it is linked, and not renamed
             publishes=target,
             answer=target,
         ):
@@ -97,18 +100,26 @@ def snapshot(
 def mend(_context: Context, domain: Domain, _record: Record, task: Task) -> bool:
     """End the copy that a process which died has left; whether the image is complete."""
     end_copies(domain)
-    return decide(
-        part=any(os.path.lexists(path) for path in task.files),
-        published=task.publishes is not None and os.path.lexists(task.publishes),
-    )
+    image = _identity(task.publishes or "")
+    return decide(image, [found for path in task.files if (found := _identity(path))])
 
 
-def decide(*, part: bool, published: bool) -> bool:
+def decide(image: Identity | None, parts: Sequence[Identity]) -> bool:
     """Whether a snapshot is done: its part has become the image, which was not there before.
 
-    A part that is still there was not renamed, so a file of that name is somebody else's.
+    :param image: device and inode of what has the name of the image.
+    :param parts: those of the parts that are still there. One that is not the image, too, says that
+        a file of that name is somebody else's.
     """
-    return published and not part
+    return image is not None and all(part == image for part in parts)
+
+
+def _identity(path: str) -> Identity | None:
+    try:
+        status = os.lstat(path)
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def end_copies(domain: Domain) -> None:

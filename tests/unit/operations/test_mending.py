@@ -139,10 +139,15 @@ class RebootTest(unittest.TestCase):
 
 class SnapshotTest(unittest.TestCase):
     def test_done_once_the_part_has_become_the_image(self) -> None:
-        self.assertTrue(snapshot.decide(part=False, published=True))
-        self.assertFalse(snapshot.decide(part=True, published=True))
-        self.assertFalse(snapshot.decide(part=True, published=False))
-        self.assertFalse(snapshot.decide(part=False, published=False))
+        image, other = (1, 2), (1, 3)
+        for found, parts, expected in (
+            (image, [], True),
+            (image, [image], True),
+            (image, [other], False),
+            (None, [other], False),
+            (None, [], False),
+        ):
+            self.assertEqual(expected, snapshot.decide(found, parts))
 
 
 class TableTest(unittest.TestCase):
