@@ -6,7 +6,7 @@ from typing import Literal, Self
 from pydantic import Field
 
 from kvmdriver import exception
-from kvmdriver.model.base import Model, ShortText, Uuid
+from kvmdriver.model.base import Identifier, Model, ShortText, Uuid
 from kvmdriver.model.instance import Instance
 from kvmdriver.model.migration import Xml
 
@@ -27,8 +27,10 @@ class Description(Model):
         description="hosts that had it before, and have not been told that they have it no more",
     )
     autostart: bool = False
-    building: Literal[True] | None = Field(
-        None, description="its host has not finished making it: nobody else can bring it back"
+    building: Identifier | None = Field(
+        None,
+        description="the operation with which its host is still making it: nobody else can bring "
+        "it back, and only that operation removes it",
     )
     definition: Xml
     """The persistent definition; only the addresses of its devices are taken over."""

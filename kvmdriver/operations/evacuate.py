@@ -14,7 +14,7 @@ from oslo_utils import uuidutils
 from kvmdriver import exception
 from kvmdriver.hypervisor import xml
 from kvmdriver.hypervisor.domain import Domain
-from kvmdriver.hypervisor.record import Owner, Record, Task
+from kvmdriver.hypervisor.record import Record, Task, TaskName
 from kvmdriver.model import Disk, Instance, InstanceView, MigrationOffer, MovingDisk, Problem
 from kvmdriver.model.base import is_uuid
 from kvmdriver.model.evacuation import Description, LeftInstance
@@ -30,9 +30,6 @@ from kvmdriver.progress import Progress, ignore
 from kvmdriver.storage import description as descriptions
 
 LOG = logging.getLogger(__name__)
-
-TASK = "evacuate"
-
 
 # The host that takes over
 
@@ -200,7 +197,8 @@ def _bring_back_shared(
     problems += _unusable(context, instance)
     refuse(instance, context.host, problems)
     record = _record(context, instance, latest, request_id)
-    with undo_on_failure() as undo:
+    assert record.task is not None  # noqa: S101 it is being brought back
+    with context.under_way(instance.uuid, record.task), undo_on_failure() as undo:
         domain = context.hypervisor.define(definition(context, offer, record))
         undo.add(forget, domain)
         undo.add(descriptions.write, directory, latest)
@@ -217,11 +215,10 @@ def _rebuild(
     refuse(left.instance, context.host, list(check_destination(context, offer).problems))
     instance = placed(context, offer)
     record = _record(context, instance, left, request_id)
-    with undo_on_failure() as undo:
+    assert record.task is not None  # noqa: S101 the instance is being brought back
+    with context.under_way(instance.uuid, record.task):
         domain = context.hypervisor.define(definition(context, offer, record))
-        undo.add(forget, domain)
         context.claim(domain, record)
-        undo.add(destroy.discard_files, context, domain)
         spawn.make_files(context, instance, progress)
         if instance.config_drive is not None:
             LOG.warning("%s: its config drive has neither user data nor password", instance.name)
@@ -243,7 +240,7 @@ def _record(
         instance=instance,
         root=context.store.root,
         digest=left.digest,
-        task=Task(name=TASK, owner=Owner.current(), request_id=request_id),
+        task=Task.begin(TaskName.EVACUATE, request_id),
         evacuated_from=tuple(
             host for host in (*left.evacuated_from, left.host) if host != context.host
         ),

@@ -4,23 +4,26 @@ import contextlib
 import os
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from lxml import etree
 
 from kvmdriver import exception
 from kvmdriver.definition.disks import copy_target
+from kvmdriver.hypervisor import xml
 from kvmdriver.hypervisor.domain import Domain
 from kvmdriver.hypervisor.events import Expectation
 from kvmdriver.hypervisor.hypervisor import Hypervisor
+from kvmdriver.hypervisor.record import Record, Task, TaskName
 from kvmdriver.model import Disk, Instance
 from kvmdriver.operations.context import Context, require_status
-from kvmdriver.operations.undo import undo_on_failure
 from kvmdriver.operations.view import agent_connected
 from kvmdriver.progress import Progress, ignore
 from kvmdriver.storage import private
 from kvmdriver.storage.copy import copy_into, create_empty, remove_file, write_error
 from kvmdriver.storage.qemu_img import QemuImg
+
+Identity = tuple[int, int]
 
 # How often the progress of a running copy is looked at, in seconds; its end comes as an event.
 _LOOK_SECONDS = 0.5
@@ -56,7 +59,7 @@ def snapshot(
         name = os.path.basename(path)
         target = os.path.join(directory, name)
         if os.path.lexists(target):
-            if request_id is not None and request_id in record.requests:
+            if record.done(request_id) is not None:
                 return target
             raise _taken(target)
         status = require_status(
@@ -69,11 +72,16 @@ def snapshot(
         part = os.path.join(working_directory, part_name)
         files = (part,) if safe else (part, os.path.join(directory, part_name))
         assert disk.file is not None and disk.name is not None  # noqa: S101
-        with (
-            context.task(domain, record, "snapshot", request_id, files),
-            undo_on_failure() as undo,
+        with context.task(
+            domain,
+            record,
+            TaskName.SNAPSHOT,
+            request_id,
+            files=files,
+            removes=files,  # where the image is linked, and not renamed
+            publishes=target,
+            answer=target,
         ):
-            undo.add(remove_file, part)
             if status in ("running", "paused"):
                 copy_running(
                     context.hypervisor,
@@ -95,7 +103,6 @@ def snapshot(
                     progress=progress,
                 )
             _publish(part, directory, name, safe=safe, progress=progress)
-        context.save(domain, record.with_request(request_id))
         return target
 
 
@@ -129,6 +136,41 @@ def _taken(target: str) -> exception.InvalidRequest:
     return exception.InvalidRequest(
         "the file exists already", field="path", value=target, remedy="choose another name"
     )
+
+
+def mend(_context: Context, domain: Domain, _record: Record, task: Task) -> bool:
+    """End the copy that a process which died has left; whether the image is complete."""
+    end_copies(domain)
+    image = _identity(task.publishes or "")
+    return decide(image, [found for path in task.files if (found := _identity(path))])
+
+
+def decide(image: Identity | None, parts: Sequence[Identity]) -> bool:
+    """Whether a snapshot is done: its part has become the image, which was not there before.
+
+    :param image: device and inode of what has the name of the image.
+    :param parts: those of the parts that are still there. One that is not the image, too, says that
+        a file of that name is somebody else's.
+    """
+    return image is not None and all(part == image for part in parts)
+
+
+def _identity(path: str) -> Identity | None:
+    try:
+        status = os.lstat(path)
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def end_copies(domain: Domain) -> None:
+    """Have a running guest go on with the disks that it has, without a copy of any.
+
+    :raises kvmdriver.exception.KVMDriverError: a copy does not end.
+    """
+    for node in domain.xml().iterfind("devices/disk"):
+        if node.find("mirror") is not None:
+            domain.end_block_job(xml.attribute(node, "target", "dev"))
 
 
 def choose_disk(domain: Domain, instance: Instance, name: str | None) -> Disk:

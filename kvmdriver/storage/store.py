@@ -142,11 +142,12 @@ class InstanceStore:
         host_uuid: str,
         *,
         keep: tuple[str, ...] = (),
-        settled: bool = False,
+        building: str | None = None,
     ) -> bool:
         """Remove an instance's files, except those in ``keep``, if they are this host's.
 
-        :param settled: this host has had the instance as a whole. So the mark may have the former
+        :param building: the operation that has not finished making the instance; the mark must name
+            it. None: this host has had the instance as a whole. So the mark may have the former
             name of this host, or be missing: it goes last in a deletion, and old files have none.
         :returns: False if the files are not this host's and stay.
         :raises kvmdriver.exception.StorageError: the file system refuses.
@@ -154,7 +155,7 @@ class InstanceStore:
         directory = self.layout(uuid).directory
         if not os.path.lexists(directory):
             return True
-        if not self._may_remove(directory, host, host_uuid, settled):
+        if not self._may_remove(directory, host, host_uuid, building):
             return False
         mark = os.path.join(directory, description.NAME)
         try:
@@ -179,7 +180,7 @@ class InstanceStore:
         return True
 
     @staticmethod
-    def _may_remove(directory: str, host: str, host_uuid: str, settled: bool) -> bool:
+    def _may_remove(directory: str, host: str, host_uuid: str, building: str | None) -> bool:
         if os.path.islink(directory):
             LOG.warning("%s is a link, and stays", directory)
             return False
@@ -189,11 +190,14 @@ class InstanceStore:
             LOG.warning("%s stays: its description %s", directory, error.message)
             return False
         if mark is None:
-            if not settled:
+            if building is not None:
                 LOG.warning("%s has the mark of no host, and stays", directory)
-            return settled
-        is_ours = mark.is_of if settled else mark.is_surely_of
-        if not is_ours(host, host_uuid):
+            return building is None
+        if building is None:
+            is_ours = mark.is_of(host, host_uuid)
+        else:
+            is_ours = mark.is_surely_of(host, host_uuid) and mark.building == building
+        if not is_ours:
             LOG.warning("%s belongs to %s, and stays", directory, mark.host)
             return False
         return True

@@ -189,7 +189,7 @@ class SharedDirectoryTest(MultihostTest):
             mark = descriptions.read(directory)
             assert mark is not None
             self.first.crash()
-            descriptions.write(directory, mark.changed(building=True))
+            descriptions.write(directory, mark.changed(building="an-operation"))
             before = self.files(view.uuid)
             self.assertEqual([], self.api.left_instances("kvm1", host="kvm2"))
             for name in (view.name, view.uuid):

@@ -8,7 +8,7 @@ from kvmdriver import exception
 from kvmdriver.host import certificates
 from kvmdriver.host import platform as host_platform
 from kvmdriver.host.memory import total_and_available_mib
-from kvmdriver.hypervisor.record import Record
+from kvmdriver.hypervisor.record import Record, TaskName
 from kvmdriver.model import Instance, MigrationAnswer, MigrationOffer, Problem
 from kvmdriver.network.check import check as check_network
 from kvmdriver.operations import cpu
@@ -19,8 +19,8 @@ from kvmdriver.storage import description as descriptions
 
 _MIB = 1024 * 1024
 # The task of an instance that waits for its guest, and of one whose guest is on its way elsewhere.
-INCOMING = "immigrate"
-OUTGOING = "migrate"
+INCOMING = TaskName.INCOMING
+OUTGOING = TaskName.OUTGOING
 _USERFAULTFD = "/proc/sys/vm/unprivileged_userfaultfd"
 
 

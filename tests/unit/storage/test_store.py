@@ -15,6 +15,7 @@ from kvmdriver.storage.store import InstanceStore
 
 UUID = "0a1b2c3d-0000-4000-8000-00000000000a"
 OURS = ("kvm1", "0a1b2c3d-0000-4000-8000-000000000001")
+BUILDING = "0a1b2c3d-0000-4000-8000-00000000000b"
 OTHERS = ("kvm2", "0a1b2c3d-0000-4000-8000-000000000002")
 
 
@@ -62,10 +63,10 @@ class ClaimTest(StoreTest):
     def test_a_directory_has_its_mark_and_its_mode(self) -> None:
         self.addCleanup(os.umask, os.umask(0o077))
         self.store.require_free(UUID)
-        self.store.claim(UUID, mark(building=True))
+        self.store.claim(UUID, mark(building=BUILDING))
         self.assertEqual(0o711, stat.S_IMODE(os.stat(self.directory).st_mode))
         self.assertEqual([descriptions.NAME], self.left())
-        self.assertEqual(mark(building=True), descriptions.read(self.directory))
+        self.assertEqual(mark(building=BUILDING), descriptions.read(self.directory))
         self.assertEqual([UUID], os.listdir(self.store.root))
 
     def test_the_owner_is_named(self) -> None:
@@ -73,7 +74,7 @@ class ClaimTest(StoreTest):
         error = self.refused()
         self.assertIn("web of kvm2", error.message)
         self.assertIn("kvm2", error.remedy or "")
-        descriptions.write(self.directory, mark(OTHERS, building=True))
+        descriptions.write(self.directory, mark(OTHERS, building=BUILDING))
         self.assertIn("still making it", self.refused().message)
 
     def test_kept_disks_and_damaged_marks(self) -> None:
@@ -136,27 +137,37 @@ class RemoveTest(StoreTest):
         self.assertTrue(self.store.remove(UUID, *OURS, keep=(kept,)))
         self.assertEqual(["disk"], self.left())
         # an instance that could not be made in their place takes nothing with it
-        self.assertFalse(self.store.remove(UUID, *OURS))
+        self.assertFalse(self.store.remove(UUID, *OURS, building=BUILDING))
         self.assertEqual(["disk"], self.left())
         # a deletion that was cut off goes on
-        self.assertTrue(self.store.remove(UUID, *OURS, settled=True))
+        self.assertTrue(self.store.remove(UUID, *OURS))
         self.assertEqual([], self.left())
 
     def test_what_is_not_surely_ours_stays(self) -> None:
         self.put("disk")
         for owner in (OTHERS, (OURS[0], OTHERS[1]), (OTHERS[0], OURS[1])):
-            descriptions.write(self.directory, mark(owner))
+            descriptions.write(self.directory, mark(owner, building=BUILDING))
             with self.subTest(owner), self.assertLogs(level="WARNING"):
-                self.assertFalse(self.store.remove(UUID, *OURS, settled=owner == OTHERS))
+                self.assertFalse(self.store.remove(UUID, *OURS, building=BUILDING))
             self.assertEqual(["disk", descriptions.NAME], self.left())
         self.put(descriptions.NAME)
         with self.assertLogs(level="WARNING"):
-            self.assertFalse(self.store.remove(UUID, *OURS, settled=True))
+            self.assertFalse(self.store.remove(UUID, *OURS))
+
+    def test_an_operation_removes_only_what_it_has_made(self) -> None:
+        self.put("disk")
+        for building in (None, "another"):
+            descriptions.write(self.directory, mark(building=building))
+            with self.assertLogs(level="WARNING"):
+                self.assertFalse(self.store.remove(UUID, *OURS, building=BUILDING))
+        descriptions.write(self.directory, mark(building=BUILDING))
+        self.assertTrue(self.store.remove(UUID, *OURS, building=BUILDING))
+        self.assertFalse(os.path.exists(self.directory))
 
     def test_an_instance_of_ours_under_a_former_name(self) -> None:
         self.put("disk")
         descriptions.write(self.directory, mark((OTHERS[0], OURS[1])))
-        self.assertTrue(self.store.remove(UUID, *OURS, settled=True))
+        self.assertTrue(self.store.remove(UUID, *OURS))
         self.assertFalse(os.path.exists(self.directory))
 
     def test_a_link_in_the_place_of_the_directory(self) -> None:
@@ -164,7 +175,7 @@ class RemoveTest(StoreTest):
             descriptions.write(elsewhere, mark())
             os.symlink(elsewhere, self.directory)
             with self.assertLogs(level="WARNING"):
-                self.assertFalse(self.store.remove(UUID, *OURS, settled=True))
+                self.assertFalse(self.store.remove(UUID, *OURS))
             self.assertEqual([descriptions.NAME], os.listdir(elsewhere))
 
 
@@ -173,7 +184,7 @@ class SweepTest(StoreTest):
         path = os.path.join(self.store.root, f".{UUID}.{token:0>16}.new")
         os.mkdir(path)
         if owner is not None:
-            descriptions.write(path, mark(owner, building=True))
+            descriptions.write(path, mark(owner, building=BUILDING))
         now = os.stat(path).st_mtime
         os.utime(path, (now - age, now - age))
         return path

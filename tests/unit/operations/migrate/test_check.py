@@ -57,7 +57,7 @@ class IdentityTest(unittest.TestCase):
         self.put("kvm3")
         self.assertEqual("storage_error", self.problems()[0][0])
         self.assertIn("belongs to kvm3", self.problems()[0][1])
-        self.put("kvm1", building=True)
+        self.put("kvm1", building="an-operation")
         self.assertEqual("storage_error", self.problems()[0][0])
         os.unlink(os.path.join(self.directory, descriptions.NAME))
         self.assertIn("belongs to nobody", self.problems()[0][1])
