@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 from typing import cast
 
 import oslo_messaging as messaging
@@ -22,6 +23,31 @@ NAMESPACE = "kvmdriver.compute_drivers"
 _RETRY_SECONDS = 2.0
 _RECOVER_SECONDS = 3.0
 _RETURN_SECONDS = 10.0
+_CLOSE_SECONDS = 2.0
+
+
+class _Reads(messaging.DefaultRPCAccessPolicy):
+    """On the topic for questions nothing is changed: its workers are for answers."""
+
+    lane = "reads"
+
+    def is_allowed(self, endpoint: object, method: str) -> bool:
+        lane = getattr(getattr(endpoint, method, None), "lane", None)
+        return bool(super().is_allowed(endpoint, method)) and lane == self.lane
+
+
+class _Peers(_Reads):
+    """On the topic of the agents nothing waits for a client's request."""
+
+    lane = "peers"
+
+
+# Agents and clients of earlier versions send everything to the topic of the changes.
+_POLICIES: dict[bus.Lane, type[messaging.DefaultRPCAccessPolicy]] = {
+    "changes": messaging.DefaultRPCAccessPolicy,
+    "reads": _Reads,
+    "peers": _Peers,
+}
 
 
 def load_driver(conf: cfg.ConfigOpts) -> KVMDriver:
@@ -53,13 +79,24 @@ class AgentServer:
         self._neighbours = NoPeers() if alone else Peers(Caller(conf, transport=transport))
         self._stopping = threading.Event()
         self._disconnected = threading.Event()
-        self._server = messaging.get_rpc_server(
-            transport,
-            bus.target(conf, conf.kvm_agent.host),
-            [Endpoint(self.driver, notifier, self._neighbours)],
-            access_policy=messaging.DefaultRPCAccessPolicy,
-        )
-        self._workers = conf.kvm_agent.workers
+        endpoint = Endpoint(self.driver, notifier, self._neighbours)
+        agent = conf.kvm_agent
+        # Downloads and those that wait for one come on top, so that they never have all threads.
+        self._workers = {
+            "changes": agent.workers + agent.downloads + agent.waiting_downloads,
+            "reads": agent.read_workers,
+            "peers": agent.peer_workers,
+        }
+        self._servers = {
+            lane: messaging.get_rpc_server(
+                transport,
+                bus.target(conf, agent.host, lane),
+                [endpoint],
+                access_policy=_POLICIES[lane],
+            )
+            for lane in bus.LANES
+        }
+        self._grace = agent.shutdown_grace
         self._keeper = threading.Thread(target=self._keep, name="libvirt-keeper", daemon=True)
         self._mover = threading.Thread(target=self._recover, name="migrations", daemon=True)
 
@@ -69,25 +106,49 @@ class AgentServer:
         self.driver.subscribe_to_migrations(self._notifier.on_migration)
         if not self._prepare():
             self._disconnected.set()
-        self._server.start(override_pool_size=self._workers)
+        for lane, server in self._servers.items():
+            server.start(override_pool_size=self._workers[lane])
         self._keeper.start()
         self._mover.start()
 
     def stop(self, *, wait: bool = True) -> None:
-        """Take no more requests, let those under way end, let go of libvirt.
+        """Take no more requests, have those under way end, and close the connection to libvirt.
+
+        What can be cancelled is cancelled. What has not ended when the configured grace is over is
+        left to the end of the process; the next start mends it.
 
         :param wait: False when nothing can be under way: the caller was the only client.
         """
         if wait:
-            self._server.stop()
-            self._server.wait()
+            self._stop_serving()
         self._stopping.set()
         self._disconnected.set()
         self.driver.migration_activity.set()
-        self._keeper.join(_RETRY_SECONDS * 2)
-        self._mover.join(_RETRY_SECONDS * 2)
+        self._keeper.join(_RETRY_SECONDS)
+        self._mover.join(_RETRY_SECONDS)
         self.driver.close()
-        self._notifier.close()
+        self._notifier.close(_CLOSE_SECONDS)
+
+    def _stop_serving(self) -> None:
+        deadline = time.monotonic() + self._grace
+
+        def end(server: messaging.RPCServer) -> None:
+            server.stop()
+            server.wait()
+
+        # a server that waits for a hung request is not to be waited for
+        ending = [
+            threading.Thread(target=end, args=(server,), name=f"end-of-{lane}", daemon=True)
+            for lane, server in self._servers.items()
+        ]
+        for thread in ending:
+            thread.start()
+        self.driver.cancel("the agent is being stopped")
+        for thread in ending:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        cut_off = [thread.name for thread in ending if thread.is_alive()]
+        if cut_off:
+            LOG.warning("requests are cut off after %g s: %s", self._grace, ", ".join(cut_off))
 
     def _on_event(self, event: Event) -> None:
         if event.kind == "disconnected":

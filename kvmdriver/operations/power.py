@@ -8,6 +8,7 @@ from kvmdriver.hypervisor.domain import Domain
 from kvmdriver.hypervisor.hypervisor import Hypervisor
 from kvmdriver.model import Status
 from kvmdriver.operations.context import Context, require_status
+from kvmdriver.operations.destroy import save_before_end
 from kvmdriver.operations.nested import require_movable
 
 # A press of the power button that the firmware gets is lost, so it is pressed again.
@@ -96,6 +97,8 @@ def reboot(
         hard = True
     with context.exclusively(domain.uuid) as (domain, record):
         if hard:
+            # a guest that hangs takes no note of the task, and would keep the reboot from beginning
+            save_before_end(context, domain, record)
             with context.task(domain, record, "reboot", request_id):
                 domain.destroy()
                 domain.start()
@@ -123,6 +126,8 @@ def shut_down(
                 press()
             except exception.InvalidState:
                 return not domain.is_active() if kind == "stopped" else False
+            except exception.InstanceUnresponsive:
+                return False  # a QEMU that does not answer passes no button on
             except exception.HypervisorUnavailable:
                 # libvirtd went away: the guest may well react all the same
                 domain = _find_again(hypervisor, domain, deadline)

@@ -18,6 +18,7 @@ from kvmdriver.model import FileImage, Image
 from kvmdriver.progress import Progress, ignore
 from kvmdriver.storage import fetch, inspect
 from kvmdriver.storage.copy import copy_file, remove_file, write_error
+from kvmdriver.storage.downloads import Downloads
 from kvmdriver.storage.qemu_img import QemuImg
 
 LOG = logging.getLogger(__name__)
@@ -54,12 +55,14 @@ class ImageCache:
         max_bytes: int,
         allowed_directories: tuple[str, ...],
         download_timeout: float = 30,
+        turns: Downloads | None = None,
     ):
         self.directory = directory
         self._qemu_img = qemu_img
         self._max_bytes = max_bytes
         self._allowed = tuple(os.path.realpath(path) for path in allowed_directories)
         self._download_timeout = download_timeout
+        self._turns = turns or Downloads()
 
     def check_path(self, path: str, *, field: str = "path") -> str:
         """The real path of a file that a request may name.
@@ -103,8 +106,16 @@ class ImageCache:
             nothing of it is left in the cache.
         """
         path = self.locate(image, role)
-        _once(path, lambda: self._fill(image, role, path, progress))
+        with self._turn(image, path, progress):
+            _once(path, lambda: self._fill(image, role, path, progress))
         return CachedImage(path=path, size_mib=-(-os.path.getsize(path) // _MIB))
+
+    def _turn(
+        self, image: Image, path: str, progress: Progress
+    ) -> contextlib.AbstractContextManager[None]:
+        if isinstance(image, FileImage) or os.path.exists(path):
+            return contextlib.nullcontext()
+        return self._turns.turn(path, progress)
 
     def fetch(
         self,
