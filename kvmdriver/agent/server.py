@@ -43,7 +43,7 @@ class _Peers(_Reads):
 
 
 # Agents and clients of earlier versions send everything to the topic of the changes.
-_POLICIES: dict[bus.Lane, type[messaging.DefaultRPCAccessPolicy]] = {
+POLICIES: dict[bus.Lane, type[messaging.DefaultRPCAccessPolicy]] = {
     "changes": messaging.DefaultRPCAccessPolicy,
     "reads": _Reads,
     "peers": _Peers,
@@ -92,7 +92,7 @@ class AgentServer:
                 transport,
                 bus.target(conf, agent.host, lane),
                 [endpoint],
-                access_policy=_POLICIES[lane],
+                access_policy=POLICIES[lane],
             )
             for lane in bus.LANES
         }
