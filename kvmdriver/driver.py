@@ -53,10 +53,10 @@ from kvmdriver.operations import (
 from kvmdriver.operations.context import Context
 from kvmdriver.operations.locks import InstanceLocks
 from kvmdriver.progress import Progress, ignore
-from kvmdriver.storage.downloads import Downloads
 from kvmdriver.storage.image_cache import ImageCache
 from kvmdriver.storage.qemu_img import QemuImg
 from kvmdriver.storage.store import InstanceStore
+from kvmdriver.storage.turns import Turns
 
 
 class KVMDriver(Moves):
@@ -79,7 +79,7 @@ class KVMDriver(Moves):
                 max_bytes=storage.max_image_gib * 1024**3,
                 allowed_directories=tuple(storage.image_directories),
                 download_timeout=storage.download_timeout,
-                turns=Downloads(conf.kvm_agent.downloads, conf.kvm_agent.waiting_downloads),
+                download_turns=Turns(conf.kvm_agent.downloads, conf.kvm_agent.waiting_downloads),
             ),
             qemu_img=qemu_img,
             systems=OsDatabase(),

@@ -1,5 +1,7 @@
 """The agent's core: a driver, an RPC server and notifications. Used by the service and in-process."""
 
+import concurrent.futures
+import contextlib
 import logging
 import threading
 import time
@@ -24,6 +26,11 @@ _RETRY_SECONDS = 2.0
 _RECOVER_SECONDS = 3.0
 _RETURN_SECONDS = 10.0
 _CLOSE_SECONDS = 2.0
+# Requests are served after so many seconds also when the host has not been reconciled by then: a
+# guest or a libvirtd that hangs must not keep the agent from answering.
+_PREPARE_SECONDS = 15.0
+# What a cancelled request has to undo itself, in seconds.
+_UNDO_SECONDS = 5.0
 
 
 class _Reads(messaging.DefaultRPCAccessPolicy):
@@ -79,6 +86,7 @@ class AgentServer:
         self._neighbours = NoPeers() if alone else Peers(Caller(conf, transport=transport))
         self._stopping = threading.Event()
         self._disconnected = threading.Event()
+        self._first: concurrent.futures.Future[bool] = concurrent.futures.Future()
         endpoint = Endpoint(self.driver, notifier, self._neighbours)
         agent = conf.kvm_agent
         # Downloads and those that wait for one come on top, so that they never have all threads.
@@ -104,18 +112,18 @@ class AgentServer:
         self.driver.events.subscribe(self._notifier.on_event)
         self.driver.events.subscribe(self._on_event)
         self.driver.subscribe_to_migrations(self._notifier.on_migration)
-        if not self._prepare():
-            self._disconnected.set()
+        self._keeper.start()
+        with contextlib.suppress(concurrent.futures.TimeoutError):
+            self._first.result(_PREPARE_SECONDS)
         for lane, server in self._servers.items():
             server.start(override_pool_size=self._workers[lane])
-        self._keeper.start()
         self._mover.start()
 
     def stop(self, *, wait: bool = True) -> None:
         """Take no more requests, have those under way end, and close the connection to libvirt.
 
-        What can be cancelled is cancelled. What has not ended when the configured grace is over is
-        left to the end of the process; the next start mends it.
+        Requests have the configured grace. Then what can be cancelled is cancelled and undoes
+        itself; the rest is left to the end of the process, and mended at the next start.
 
         :param wait: False when nothing can be under way: the caller was the only client.
         """
@@ -130,32 +138,37 @@ class AgentServer:
         self._notifier.close(_CLOSE_SECONDS)
 
     def _stop_serving(self) -> None:
-        deadline = time.monotonic() + self._grace
-
         def end(server: messaging.RPCServer) -> None:
             server.stop()
             server.wait()
 
         # a server that waits for a hung request is not to be waited for
         ending = [
-            threading.Thread(target=end, args=(server,), name=f"end-of-{lane}", daemon=True)
+            threading.Thread(target=end, args=(server,), name=lane, daemon=True)
             for lane, server in self._servers.items()
         ]
         for thread in ending:
             thread.start()
-        self.driver.cancel("the agent is being stopped")
-        for thread in ending:
-            thread.join(max(0.0, deadline - time.monotonic()))
-        cut_off = [thread.name for thread in ending if thread.is_alive()]
-        if cut_off:
-            LOG.warning("requests are cut off after %g s: %s", self._grace, ", ".join(cut_off))
+        if not _ended(ending, self._grace):
+            self.driver.cancel("the agent is being stopped")
+            if not _ended(ending, _UNDO_SECONDS):
+                names = [thread.name for thread in ending if thread.is_alive()]
+                LOG.warning("requests are cut off: %s", ", ".join(names))
 
     def _on_event(self, event: Event) -> None:
         if event.kind == "disconnected":
             self._disconnected.set()
 
     def _keep(self) -> None:
-        """Reconnect after a loss, so that events come again before anybody asks for something."""
+        """Connect and, after a loss, reconnect: events come before anybody asks for something."""
+        try:
+            connected = self._prepare()
+        except BaseException as error:  # noqa: B036 the error is for the one who starts the agent
+            self._first.set_exception(error)
+            return
+        self._first.set_result(connected)
+        if not connected:
+            self._disconnected.set()
         while not self._stopping.is_set():
             self._disconnected.wait()
             self._disconnected.clear()
@@ -193,3 +206,11 @@ class AgentServer:
                 left = 1
             if left:
                 activity.set()
+
+
+def _ended(threads: list[threading.Thread], seconds: float) -> bool:
+    """Whether all threads have ended, at the latest after so many seconds."""
+    deadline = time.monotonic() + seconds
+    for thread in threads:
+        thread.join(max(0.0, deadline - time.monotonic()))
+    return not any(thread.is_alive() for thread in threads)

@@ -86,9 +86,9 @@ refused with the code ``agent_busy``. Each costs a thread.
         default=10,
         min=0,
         help="""
-Seconds that requests under way have to end after the agent was told to stop (SIGTERM). Creates,
-clones, snapshots and moved disks are cancelled at once and undone within this time. What has not
-ended by then is cut off, and mended at the next start of the agent.
+Seconds that requests under way have to end after the agent was told to stop (SIGTERM). Then creates,
+clones, snapshots and moved disks are cancelled, and have five seconds to undo themselves. What has
+not ended by then is cut off, and mended at the next start of the agent.
 """,
     ),
     cfg.IntOpt(

@@ -18,8 +18,8 @@ from kvmdriver.model import FileImage, Image
 from kvmdriver.progress import Progress, ignore
 from kvmdriver.storage import fetch, inspect
 from kvmdriver.storage.copy import copy_file, remove_file, write_error
-from kvmdriver.storage.downloads import Downloads
 from kvmdriver.storage.qemu_img import QemuImg
+from kvmdriver.storage.turns import Turns
 
 LOG = logging.getLogger(__name__)
 
@@ -55,14 +55,15 @@ class ImageCache:
         max_bytes: int,
         allowed_directories: tuple[str, ...],
         download_timeout: float = 30,
-        turns: Downloads | None = None,
+        download_turns: Turns | None = None,
     ):
         self.directory = directory
         self._qemu_img = qemu_img
         self._max_bytes = max_bytes
         self._allowed = tuple(os.path.realpath(path) for path in allowed_directories)
         self._download_timeout = download_timeout
-        self._turns = turns or Downloads()
+        self._download_turns = download_turns or Turns()
+        self._other_turns = Turns()
 
     def check_path(self, path: str, *, field: str = "path") -> str:
         """The real path of a file that a request may name.
@@ -113,9 +114,11 @@ class ImageCache:
     def _turn(
         self, image: Image, path: str, progress: Progress
     ) -> contextlib.AbstractContextManager[None]:
-        if isinstance(image, FileImage) or os.path.exists(path):
+        """Whoever waits for an image here can be cancelled, and not in ``_once``."""
+        if os.path.exists(path):
             return contextlib.nullcontext()
-        return self._turns.turn(path, progress)
+        turns = self._other_turns if isinstance(image, FileImage) else self._download_turns
+        return turns.turn(path, progress)
 
     def fetch(
         self,

@@ -1,4 +1,4 @@
-"""Whose turn it is to download: a few at a time, some in line, and no more than that."""
+"""Whose turn it is to fetch or to unpack an image: a few at a time, some in line, and no more."""
 
 import contextlib
 import threading
@@ -7,20 +7,20 @@ from collections.abc import Iterator
 from kvmdriver import exception
 from kvmdriver.progress import Progress
 
-# How often a download in line tells that it waits, in seconds; it can be cancelled then.
+# How often a request in line tells that it waits, in seconds; it can be cancelled then.
 _TELL_SECONDS = 1.0
 
 
-class Downloads:
-    """Places for downloads. One image is downloaded once, also when several wait for it.
+class Turns:
+    """Places for work on images. Each image is worked on once, also when several wait for it.
 
-    Each download has a thread that works on a request; the limits keep threads for other requests.
+    Each request that works or waits has a thread; the limits keep threads for other requests.
 
-    :param at_once: number of downloads at the same time.
-    :param in_line: number of requests that wait for one of these, or for the same image.
+    :param at_once: number of images that are worked on at the same time; None for any.
+    :param in_line: number of requests that wait, for a place or for an image; None for any.
     """
 
-    def __init__(self, at_once: int = 4, in_line: int = 16):
+    def __init__(self, at_once: int | None = None, in_line: int | None = None):
         self._at_once = at_once
         self._in_line = in_line
         self._condition = threading.Condition()
@@ -29,7 +29,7 @@ class Downloads:
 
     @contextlib.contextmanager
     def turn(self, name: str, progress: Progress) -> Iterator[None]:
-        """Wait until the image of that name may be downloaded.
+        """Wait until nobody works on the image of that name and there is a place.
 
         :raises kvmdriver.exception.HostBusy: too many wait already.
         """
@@ -45,11 +45,11 @@ class Downloads:
     def _begin(self, name: str) -> bool:
         """Take a place now, or one in the line."""
         with self._condition:
-            if not self._waiting and self._take(name):
+            if self._take(name):
                 return True
-            if self._waiting >= self._in_line:
+            if self._in_line is not None and self._waiting >= self._in_line:
                 raise exception.HostBusy(
-                    f"{len(self._under_way)} images are being downloaded and {self._waiting} "
+                    f"{len(self._under_way)} images are being fetched and {self._waiting} "
                     "requests wait for their turn",
                     remedy="ask again later, or raise [kvm_agent] waiting_downloads",
                 )
@@ -60,7 +60,7 @@ class Downloads:
         taken = False
         try:
             while not taken:
-                progress("wait for other downloads", 0, None, "steps")
+                progress("wait for other images", 0, None, "steps")
                 with self._condition:
                     taken = self._condition.wait_for(lambda: self._take(name), _TELL_SECONDS)
         finally:
@@ -68,7 +68,8 @@ class Downloads:
                 self._waiting -= 1
 
     def _take(self, name: str) -> bool:
-        if name in self._under_way or len(self._under_way) >= self._at_once:
+        full = self._at_once is not None and len(self._under_way) >= self._at_once
+        if full or name in self._under_way:
             return False
         self._under_way.add(name)
         return True

@@ -1,24 +1,24 @@
-"""Places for downloads."""
+"""Places for work on images."""
 
 import threading
 import unittest
 
 from kvmdriver import exception
 from kvmdriver.progress import ignore
-from kvmdriver.storage.downloads import Downloads
+from kvmdriver.storage.turns import Turns
 
 
-class DownloadsTest(unittest.TestCase):
+class TurnsTest(unittest.TestCase):
     def setUp(self) -> None:
         self.go = threading.Event()
         self.addCleanup(self.go.set)
         self.running: list[str] = []
 
-    def begin(self, downloads: Downloads, name: str, progress=ignore) -> threading.Thread:  # type: ignore[no-untyped-def]
-        """A thread that downloads ``name`` for as long as the test likes."""
+    def begin(self, turns: Turns, name: str, progress=ignore) -> threading.Thread:  # type: ignore[no-untyped-def]
+        """A thread that works on ``name`` for as long as the test likes."""
 
         def work() -> None:
-            with downloads.turn(name, progress):
+            with turns.turn(name, progress):
                 self.running.append(name)
                 begun.set()
                 self.go.wait()
@@ -30,17 +30,17 @@ class DownloadsTest(unittest.TestCase):
             self.assertTrue(begun.wait(5))
         return thread
 
-    def in_line(self, downloads: Downloads, name: str) -> threading.Thread:
+    def in_line(self, turns: Turns, name: str) -> threading.Thread:
         waits = threading.Event()
-        thread = self.begin(downloads, name, lambda *_told: waits.set())
+        thread = self.begin(turns, name, lambda *_told: waits.set())
         self.assertTrue(waits.wait(5))
         return thread
 
     def test_a_few_at_once_some_in_line_and_the_rest_refused(self) -> None:
-        downloads = Downloads(at_once=2, in_line=1)
-        threads = [self.begin(downloads, "a"), self.begin(downloads, "b")]
-        threads.append(self.in_line(downloads, "c"))
-        with self.assertRaises(exception.HostBusy) as caught, downloads.turn("d", ignore):
+        turns = Turns(at_once=2, in_line=1)
+        threads = [self.begin(turns, "a"), self.begin(turns, "b")]
+        threads.append(self.in_line(turns, "c"))
+        with self.assertRaises(exception.HostBusy) as caught, turns.turn("d", ignore):
             self.fail("one too many")
         self.assertEqual("agent_busy", caught.exception.code)
         self.assertEqual(["a", "b"], self.running)
@@ -48,13 +48,13 @@ class DownloadsTest(unittest.TestCase):
         for thread in threads:
             thread.join(5)
         self.assertEqual(["a", "b", "c"], self.running)
-        with downloads.turn("d", ignore):
+        with turns.turn("d", ignore):
             self.running.append("d")
         self.assertIn("d", self.running)
 
-    def test_one_image_is_downloaded_by_one(self) -> None:
-        downloads = Downloads(at_once=2, in_line=4)
-        threads = [self.begin(downloads, "a"), self.in_line(downloads, "a")]
+    def test_one_image_is_worked_on_by_one(self) -> None:
+        turns = Turns(at_once=2, in_line=4)
+        threads = [self.begin(turns, "a"), self.in_line(turns, "a")]
         self.assertEqual(["a"], self.running)
         self.go.set()
         for thread in threads:
@@ -62,8 +62,8 @@ class DownloadsTest(unittest.TestCase):
         self.assertEqual(["a", "a"], self.running)
 
     def test_whoever_waits_can_be_cancelled(self) -> None:
-        downloads = Downloads(at_once=1, in_line=1)
-        first = self.begin(downloads, "a")
+        turns = Turns(at_once=1, in_line=1)
+        first = self.begin(turns, "a")
 
         def cancelled(*_told: object) -> None:
             raise exception.OperationCancelled("no more")
@@ -71,11 +71,11 @@ class DownloadsTest(unittest.TestCase):
         for _ in range(3):  # a place in the line is given back
             with (
                 self.assertRaises(exception.OperationCancelled),
-                downloads.turn("b", cancelled),
+                turns.turn("b", cancelled),
             ):
                 self.fail("it went on")
         self.go.set()
         first.join(5)
-        with downloads.turn("b", ignore):
+        with turns.turn("b", ignore):
             self.running.append("b")
         self.assertEqual(["a", "b"], self.running)
