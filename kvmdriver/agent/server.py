@@ -49,7 +49,7 @@ class _Peers(_Reads):
     lane = "peers"
 
 
-# Agents and clients of earlier versions send everything to the topic of the changes.
+# The topic of the changes takes everything: what is asked of it by name is not refused.
 POLICIES: dict[bus.Lane, type[messaging.DefaultRPCAccessPolicy]] = {
     "changes": messaging.DefaultRPCAccessPolicy,
     "reads": _Reads,
