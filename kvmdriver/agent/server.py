@@ -49,7 +49,7 @@ class _Peers(_Reads):
     lane = "peers"
 
 
-# The topic of the changes takes everything: what is asked of it by name is not refused.
+# The topic of the changes takes everything, for schedulers that know no other topic.
 POLICIES: dict[bus.Lane, type[messaging.DefaultRPCAccessPolicy]] = {
     "changes": messaging.DefaultRPCAccessPolicy,
     "reads": _Reads,

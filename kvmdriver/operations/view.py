@@ -2,6 +2,8 @@
 
 import contextlib
 import logging
+from collections.abc import Iterator
+from typing import Any
 
 from lxml import etree
 
@@ -117,15 +119,14 @@ def show(context: Context, name_or_uuid: str) -> InstanceView:
         autostart=domain.autostart(),
         nics=tuple(_nic_view(node) for node in root.iterfind("devices/interface")),
     )
+    leased, seen = _without_the_guest(context, domain, record) if summary.active else ((), {})
     unknown: list[str] = []
-    addresses: tuple[Address, ...] = ()
     with context.hypervisor.connection.within(context.conf.kvm.read_timeout * _FOR_GUESTS):
         disks = tuple(_disk_view(domain, node, unknown) for node in root.iterfind("devices/disk"))
-        if summary.active:
-            addresses = _addresses(context, domain, record, root, unknown)
+        told = _interfaces(domain, libvirt_host.AGENT, unknown) if agent_connected(root) else {}
     return view.changed(
         disks=disks,
-        addresses=addresses,
+        addresses=(*leased, *_others(record, leased, agent=told, arp=seen)),
         unresponsive=context.hypervisor.is_unresponsive(domain),
         unknown=tuple(unknown),
     )
@@ -139,8 +140,10 @@ def _disk_view(domain: Domain, node: etree._Element, unknown: list[str]) -> Disk
     if path is not None and name:
         try:
             size = domain.block_info(name)[0] // _MIB
-        except exception.OperationTimeout:
+        except (exception.OperationTimeout, exception.HostBusy):
             unknown.append(f"disks.{name}.size_mib")
+        except exception.HypervisorUnavailable:
+            raise
         except exception.KVMDriverError as error:
             LOG.debug("%s: no size of disk %s: %s", domain.name, name, error)
     return DiskView(
@@ -176,33 +179,42 @@ def agent_connected(root: etree._Element) -> bool:
     )
 
 
-def _addresses(
-    context: Context, domain: Domain, record: Record, root: etree._Element, unknown: list[str]
-) -> tuple[Address, ...]:
+def _without_the_guest(
+    context: Context, domain: Domain, record: Record
+) -> tuple[tuple[Address, ...], dict[str, Any]]:
+    """Addresses by DHCP, and the interfaces that the host's ARP table knows."""
     networks = {nic.source for nic in record.instance.nics if nic.type == "network"}
-    found = list(_lease_addresses(record, _leases(context, networks)))
-    known = {address.ip for address in found}
-    sources = [("arp", libvirt_host.ARP)]
-    if agent_connected(root):
-        sources.insert(0, ("agent", libvirt_host.AGENT))
+    leased = _lease_addresses(record, _leases(context, networks))
+    return leased, _interfaces(domain, libvirt_host.ARP, [])
+
+
+def _interfaces(domain: Domain, source: int, unknown: list[str]) -> dict[str, Any]:
+    """Interfaces with their addresses as one source has them; nothing where it does not answer."""
+    try:
+        return domain.addresses(source)
+    except (exception.OperationTimeout, exception.HostBusy):
+        unknown.append("addresses")
+    except exception.HypervisorUnavailable:
+        raise
+    except exception.KVMDriverError as error:
+        LOG.debug("%s: addresses from source %d: %s", domain.name, source, error)
+    return {}
+
+
+def _others(
+    record: Record, known: tuple[Address, ...], **sources: dict[str, Any]
+) -> Iterator[Address]:
+    """Addresses that are not known yet, of the instance's own interfaces, by their source."""
+    taken = {address.ip for address in known}
     macs = {nic.mac for nic in record.instance.nics}
-    for name, source in sources:
-        try:
-            interfaces = domain.addresses(source)
-        except exception.OperationTimeout:
-            unknown.append("addresses")
-            continue
-        except exception.KVMDriverError as error:
-            LOG.debug("%s: no addresses from %s: %s", domain.name, name, error)
-            continue
+    for name, interfaces in sources.items():
         for interface in interfaces.values():
             mac = (interface.get("hwaddr") or "").lower()
             for address in interface.get("addrs") or ():
                 ip = address["addr"]
-                if mac in macs and ip not in known and not ip.startswith("fe80:"):
-                    known.add(ip)
-                    found.append(Address.model_validate({"mac": mac, "ip": ip, "source": name}))
-    return tuple(found)
+                if mac in macs and ip not in taken and not ip.startswith("fe80:"):
+                    taken.add(ip)
+                    yield Address.model_validate({"mac": mac, "ip": ip, "source": name})
 
 
 def diagnostics(context: Context, name_or_uuid: str) -> Diagnostics:

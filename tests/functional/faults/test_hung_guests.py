@@ -98,10 +98,12 @@ class HungGuestTest(FunctionalTest):
         self.assertEqual("stopped", self.api.get_instance(view.name).status)
 
     def test_a_guest_that_wakes_is_as_it_was(self) -> None:
-        view = self.create(nics=[], config_drive=None)
-        self.wait_for_console(view.name, "GUEST: up")
+        view = self.create()
+        self.wait_for_ssh(view.name)
         wake = hang(self, view.name)
-        self.assertTrue(in_time(self, self.api.get_instance, view.name).unresponsive)
+        shown = in_time(self, self.api.get_instance, view.name)
+        self.assertTrue(shown.unresponsive)
+        self.assertNotEqual((), shown.addresses, "the lease is known without the guest")
         wake()
         namespace.wait_for(lambda: not self.api.get_instance(view.name).unresponsive, 10)
         shown = self.api.get_instance(view.name)
