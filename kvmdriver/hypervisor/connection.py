@@ -3,6 +3,7 @@
 import concurrent.futures
 import contextlib
 import contextvars
+import dataclasses
 import logging
 import threading
 import time
@@ -22,8 +23,10 @@ LOG = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-# How long libvirtd has to answer the cheapest of questions before it is taken for hung.
+# How long libvirtd has to answer the cheapest of questions before callers are told that it hangs,
+# and before the connection is given up, together with the changes that wait on it.
 _PROBE_SECONDS = 1.0
+_SILENCE_SECONDS = 10.0
 # How long callers wait for a connection that is being opened. After that they fail at once.
 _OPEN_SECONDS = 10.0
 # Attempts to open a connection that hang, and that no more are added to.
@@ -63,6 +66,14 @@ class PendingCall:
             raise self._translate(error) from error
 
 
+@dataclasses.dataclass(eq=False)
+class _Probe:
+    """The cheapest of questions to a libvirtd that may hang, and its answer."""
+
+    raw: libvirt.virConnect
+    answer: "concurrent.futures.Future[Any]"
+
+
 class _Attempt:
     """One try to open the connection; it may hang for as long as libvirtd does."""
 
@@ -86,9 +97,10 @@ class Connection:
 
     Each call runs in a thread of ours and is waited for with a deadline. When the deadline has
     passed libvirtd is asked for its version: if libvirtd answers, the connection stays. Otherwise
-    the connection is given up, those who wait on it are woken, and later calls fail at once until
-    a connection has been opened again, which is tried in the background. After that the connection
-    registers for events again, since libvirt forgets registrations.
+    questions (see ``within``) fail at once from then on. A libvirtd that stays silent loses the
+    connection: those who wait on it are woken, and later calls fail until a connection has been
+    opened again, which is tried in the background. The new connection registers for events again,
+    since libvirt forgets registrations.
     """
 
     def __init__(
@@ -108,6 +120,7 @@ class Connection:
         self._raw: libvirt.virConnect | None = None
         self._attempt: _Attempt | None = None
         self._hanging = 0
+        self._probe: _Probe | None = None
         self._waiting: set[threading.Event] = set()
         self._lanes = Lanes(self._open_lane)
         self._closed = False
@@ -147,6 +160,10 @@ class Connection:
         :raises kvmdriver.exception.KVMDriverError: libvirt's error, translated.
         """
         raw = self.raw()
+        probe = self._probe
+        if probe is not None and _deadline.get() is not None:
+            concurrent.futures.wait([probe.answer], min(_PROBE_SECONDS, self._seconds(None)))
+            self._require_answer(probe)
         seconds = self._seconds(timeout)
         future = _THREADS.submit(function, *args)
         done = threading.Event()
@@ -306,16 +323,32 @@ class Connection:
             raise errors.translate(error, instance) from error
 
     def _check(self, raw: libvirt.virConnect) -> None:
-        """Give the connection up if libvirtd does not answer on it.
+        """Make sure that libvirtd answers, after a call has not come back.
 
         :raises kvmdriver.exception.HypervisorTimeout: libvirtd does not answer.
         """
-        try:
-            # the server's answer, and not one of the client library (remote_protocol.x)
-            _THREADS.submit(raw.getLibVersion).result(_PROBE_SECONDS)
-        except (concurrent.futures.TimeoutError, libvirt.libvirtError):
-            self._give_up(raw)
-            raise exception.HypervisorTimeout(f"{self.uri} does not answer") from None
+        with self._lock:
+            probe = self._probe
+            if probe is None or probe.raw is not raw:
+                # the server's answer, and not one of the client library (remote_protocol.x)
+                answer = _THREADS.submit(raw.getLibVersion)
+                self._probe = probe = _Probe(raw, answer)
+                _THREADS.submit(self._wait_for, probe)
+        concurrent.futures.wait([probe.answer], _PROBE_SECONDS)
+        self._require_answer(probe)
+
+    def _require_answer(self, probe: "_Probe") -> None:
+        if not probe.answer.done() or probe.answer.exception() is not None:
+            raise exception.HypervisorTimeout(f"{self.uri} does not answer")
+
+    def _wait_for(self, probe: "_Probe") -> None:
+        """Give the connection up if libvirtd stays silent."""
+        concurrent.futures.wait([probe.answer], _SILENCE_SECONDS)
+        if not probe.answer.done() or probe.answer.exception() is not None:
+            self._give_up(probe.raw)
+        with self._lock:
+            if self._probe is probe:
+                self._probe = None
 
     # Opening
 
@@ -343,6 +376,9 @@ class Connection:
             )
         except exception.KVMDriverError as error:
             attempt.error = error
+        except Exception as error:
+            LOG.exception("cannot connect to %s", self.uri)
+            attempt.error = exception.HypervisorUnavailable(f"cannot connect: {error}")
         with self._lock:
             self._hanging -= 1
             wanted = raw is not None and attempt is self._attempt and not self._closed
