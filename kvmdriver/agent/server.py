@@ -5,7 +5,7 @@ import contextlib
 import logging
 import threading
 import time
-from typing import cast
+from typing import Any, cast
 
 import oslo_messaging as messaging
 from oslo_config import cfg
@@ -138,7 +138,7 @@ class AgentServer:
         self._notifier.close(_CLOSE_SECONDS)
 
     def _stop_serving(self) -> None:
-        def end(server: messaging.RPCServer) -> None:
+        def end(server: Any) -> None:
             server.stop()
             server.wait()
 
