@@ -79,7 +79,8 @@ def download(
 
 def _chunks(response: requests.Response) -> Iterator[bytes]:
     # raw content: what is encoded for the way must not be unpacked behind the size limit's back
-    while chunk := response.raw.read(_CHUNK, decode_content=False):
+    # read1 gives what has come: a slow server is seen, and its download can be cancelled
+    while chunk := response.raw.read1(_CHUNK, decode_content=False):
         yield chunk
 
 

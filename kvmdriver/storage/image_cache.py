@@ -19,6 +19,7 @@ from kvmdriver.progress import Progress, ignore
 from kvmdriver.storage import fetch, inspect
 from kvmdriver.storage.copy import copy_file, remove_file, write_error
 from kvmdriver.storage.qemu_img import QemuImg
+from kvmdriver.storage.turns import Turns
 
 LOG = logging.getLogger(__name__)
 
@@ -54,12 +55,15 @@ class ImageCache:
         max_bytes: int,
         allowed_directories: tuple[str, ...],
         download_timeout: float = 30,
+        download_turns: Turns | None = None,
     ):
         self.directory = directory
         self._qemu_img = qemu_img
         self._max_bytes = max_bytes
         self._allowed = tuple(os.path.realpath(path) for path in allowed_directories)
         self._download_timeout = download_timeout
+        self._download_turns = download_turns or Turns()
+        self._other_turns = Turns()
 
     def check_path(self, path: str, *, field: str = "path") -> str:
         """The real path of a file that a request may name.
@@ -103,8 +107,18 @@ class ImageCache:
             nothing of it is left in the cache.
         """
         path = self.locate(image, role)
-        _once(path, lambda: self._fill(image, role, path, progress))
+        with self._turn(image, path, progress):
+            _once(path, lambda: self._fill(image, role, path, progress))
         return CachedImage(path=path, size_mib=-(-os.path.getsize(path) // _MIB))
+
+    def _turn(
+        self, image: Image, path: str, progress: Progress
+    ) -> contextlib.AbstractContextManager[None]:
+        """Whoever waits for an image here can be cancelled, and not in ``_once``."""
+        if os.path.exists(path):
+            return contextlib.nullcontext()
+        turns = self._other_turns if isinstance(image, FileImage) else self._download_turns
+        return turns.turn(path, progress)
 
     def fetch(
         self,
