@@ -52,6 +52,7 @@ from kvmdriver.operations import (
 from kvmdriver.operations.context import Context
 from kvmdriver.operations.locks import InstanceLocks
 from kvmdriver.progress import Progress, ignore
+from kvmdriver.storage import fetch
 from kvmdriver.storage.image_cache import ImageCache
 from kvmdriver.storage.qemu_img import QemuImg
 from kvmdriver.storage.store import InstanceStore
@@ -76,7 +77,8 @@ class KVMDriver(Moves):
                 qemu_img,
                 max_bytes=storage.max_image_gib * 1024**3,
                 allowed_directories=tuple(storage.image_directories),
-                download_timeout=storage.download_timeout,
+                downloads=fetch.Rules.configured(storage),
+                reserved_mib=storage.reserved_disk_mib,
             ),
             qemu_img=qemu_img,
             systems=OsDatabase(),

@@ -324,10 +324,11 @@ def space_needed(context: Context, disk: Disk) -> int:
     needed = 0
     if isinstance(disk.image, FileImage):
         role: Role = "cdrom" if disk.device == "cdrom" else "disk"
+        size = context.images.file_size(disk.image) >> 20
         if not os.path.exists(context.images.locate(disk.image, role)):
-            needed += os.path.getsize(disk.image.path) >> 20
+            needed += size
         if disk.format == "raw":
-            needed += os.path.getsize(disk.image.path) >> 20
+            needed += size
     return needed
 
 

@@ -90,7 +90,15 @@ def make_disk(context: Context, disk: Disk, field: str, progress: Progress) -> N
     """Make the file of one disk from its image, or blank."""
     if disk.device == "cdrom":
         if disk.image is not None:
-            about_image(f"{field}.image", disk.image, context.images.get, "cdrom", progress)
+            found = about_image(
+                f"{field}.image", disk.image, context.images.get, "cdrom", progress
+            )
+            if disk.file is None or found.path != disk.file.path:
+                raise exception.ImageUnacceptable(
+                    "the image has changed since it was looked at",
+                    field=f"{field}.image.path",
+                    remedy="try again when nobody writes to it any more",
+                )
         return
     assert disk.file is not None  # noqa: S101 the disk has been placed
     image = None

@@ -34,6 +34,18 @@ def copy_file(
         os.close(descriptor)
 
 
+def copy_into(source: int, target: int, *, stage: str, progress: Progress = ignore) -> None:
+    """Copy the content of an open file into another one that is open and empty.
+
+    :raises kvmdriver.exception.InsufficientResources: the disk is full.
+    :raises kvmdriver.exception.StorageError: another error of the file system.
+    """
+    try:
+        _copy(source, target, stage, progress)
+    except OSError as error:
+        raise write_error(error, os.readlink(f"/proc/self/fd/{target}")) from None
+
+
 def _copy(source: int, target: int, stage: str, progress: Progress) -> None:
     size = os.fstat(source).st_size
     try:

@@ -72,7 +72,7 @@ class ImageCacheTest(unittest.TestCase):
     def test_nothing_is_left_when_the_disk_is_full(self) -> None:
         full = exception.InsufficientResources("the disk is full")
         with (
-            mock.patch("kvmdriver.storage.image_cache.copy_file", side_effect=full),
+            mock.patch("kvmdriver.storage.image_cache.copy_into", side_effect=full),
             self.assertRaises(exception.InsufficientResources),
         ):
             self.cache.get(self.put("a"), "disk")
@@ -84,5 +84,5 @@ class ImageCacheTest(unittest.TestCase):
             with open(dead, "w"):
                 pass
             self.assertEqual([dead], self.cache.sweep())
-            self.assertTrue(os.path.exists(living))
+            self.assertTrue(os.path.exists(living.path))
         self.assertEqual([], self.cached())
