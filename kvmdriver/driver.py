@@ -4,6 +4,7 @@ Both front doors use it: the adapter for Nova, and the agent. Arguments and answ
 instance is named by its name or its UUID. Every method raises errors of ``kvmdriver.exception``.
 """
 
+import functools
 from collections.abc import Sequence
 
 from oslo_config import cfg
@@ -18,6 +19,7 @@ from kvmdriver.hypervisor.cpu import to_xml
 from kvmdriver.hypervisor.events import EventBus
 from kvmdriver.hypervisor.hypervisor import Hypervisor
 from kvmdriver.model import (
+    CachedImageView,
     CheckView,
     CpuComparison,
     CpuView,
@@ -41,6 +43,7 @@ from kvmdriver.operations import (
     console,
     cpu,
     destroy,
+    images,
     power,
     reconcile,
     resize,
@@ -85,6 +88,7 @@ class KVMDriver(Moves):
             locks=InstanceLocks(),
             host=conf.kvm_agent.host,
         )
+        self._context.images.on_new = functools.partial(images.evict, self._context)
 
     @property
     def events(self) -> EventBus:
@@ -96,7 +100,9 @@ class KVMDriver(Moves):
         self._context.store.prepare()
         check.require_versions(self._context.conf, self._context.hypervisor)
         cpu.check_settings(self._context)
-        return reconcile.reconcile(self._context)
+        mended = reconcile.reconcile(self._context)
+        images.evict(self._context)
+        return mended
 
     def close(self) -> None:
         """Let go of libvirt. Guests keep running."""
@@ -266,6 +272,18 @@ class KVMDriver(Moves):
     def detach_interface(self, instance: str, mac: str) -> None:
         """Unplug an interface from an instance."""
         attach.detach_nic(self._context, instance, mac)
+
+    # Images
+
+    def list_cached_images(self) -> list[CachedImageView]:
+        """The files of the image cache, and who uses them."""
+        return images.list_images(self._context)
+
+    def prune_image_cache(
+        self, names: tuple[str, ...] = (), *, unused: bool = False
+    ) -> tuple[str, ...]:
+        """Remove images from the cache; the names of what was removed."""
+        return images.prune(self._context, names, unused=unused)
 
     # Consoles
 

@@ -238,3 +238,10 @@ class ConfigurationError(KVMDriverError):
     """An option of the configuration file is wrong."""
 
     code = "configuration_error"
+
+
+class ImageInUse(KVMDriverError):
+    """An image of the cache cannot go: an instance uses it."""
+
+    code = "image_in_use"
+    default_remedy = "delete the instances that use it first"

@@ -94,7 +94,7 @@ class ImageCache:
         reserved_mib: int = 0,
     ):
         self.directory = directory
-        self.on_new: Callable[[], None] | None = None
+        self.on_new: Callable[[], object] | None = None
         """Called after an image has been added, with no lock of the cache held."""
         self._qemu_img = qemu_img
         self._max_bytes = max_bytes
@@ -280,7 +280,14 @@ class ImageCache:
         with lockutils.lock(f"image-{path}"):
             if self._taken(path):
                 return
-            fill()
+            try:
+                fill()
+            except OSError as error:  # of reading: what is written has errors of its own
+                raise exception.StorageError(
+                    f"the image could not be taken into the cache: {error.strerror or error}",
+                    value=path,
+                    remedy="look at the file systems of the image and of the cache",
+                ) from None
         if self.on_new is not None:
             self.on_new()
 

@@ -84,9 +84,12 @@ def opened(path: str, allowed: tuple[str, ...]) -> Iterator[ImageSource]:
 def require_within(path: str, allowed: tuple[str, ...], field: str = "path") -> str:
     """The real path of a file that must lie below one of the directories ``allowed``.
 
-    :raises kvmdriver.exception.ImageNotFound: it lies elsewhere.
+    :raises kvmdriver.exception.ImageNotFound: it lies elsewhere, or nobody can tell where.
     """
-    real = os.path.realpath(path)
+    try:
+        real = os.path.realpath(path)
+    except OSError as error:  # a link has gone between two looks at it
+        raise inspect.unreadable(path, error) from None
     if not is_within(real, allowed):
         raise outside(path, allowed, field)
     return real

@@ -63,15 +63,20 @@ def open_regular(path: str, *, follow: bool = True) -> int:
         flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
         descriptor = os.open(path, flags if follow else flags | os.O_NOFOLLOW)
     except OSError as error:
-        raise exception.ImageNotFound(
-            f"cannot read the image: {error.strerror}",
-            value=path,
-            remedy="check the path and its permissions on the host of the agent",
-        ) from None
+        raise unreadable(path, error) from None
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise exception.ImageUnacceptable("the image is not a regular file", value=path)
     return descriptor
+
+
+def unreadable(path: str, error: OSError) -> exception.ImageNotFound:
+    """The error for an image that cannot be opened."""
+    return exception.ImageNotFound(
+        f"cannot read the image: {error.strerror}",
+        value=path,
+        remedy="check the path and its permissions on the host of the agent",
+    )
 
 
 def header_size(path: str) -> int:
