@@ -104,7 +104,7 @@ def _evict(context: Context) -> list[str]:
     size = sum(entry.allocated for entry in entries)
     most = storage.cache_max_gib * 1024**3 or size
     oldest = time.time() - storage.cache_unused_days * _DAY if storage.cache_unused_days else 0.0
-    if size <= most and not any(entry.last_used < oldest for entry in entries):
+    if not any(_has_to_go(entry, size > most, oldest) for entry in entries):
         return []
     records = _records(context)
     if any(record.task and record.task.migration for record in records):
@@ -123,7 +123,9 @@ def _evict(context: Context) -> list[str]:
 
 
 def _has_to_go(entry: CacheEntry, too_much: bool, oldest: float) -> bool:
-    return (too_much or entry.last_used < oldest) and not entry.is_fresh()
+    """Whether the cache gives up a file, if no instance uses it."""
+    wanted = not too_much and not entry.is_private and entry.last_used >= oldest
+    return not wanted and not entry.is_fresh()
 
 
 def _records(context: Context) -> list[Record]:

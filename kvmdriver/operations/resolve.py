@@ -164,6 +164,8 @@ def about_image(field: str, image: Image, function: Callable[..., T], *args: Any
     try:
         return function(image, *args)
     except exception.KVMDriverError as error:
+        if error.field is not None and error.field.startswith("kvm_storage."):
+            raise  # about the host, not the request
         if error.field not in ("format", "checksum"):
             error.field = "path" if isinstance(image, FileImage) else "url"
         error.field = f"{field}.{error.field}"

@@ -80,18 +80,13 @@ def hash_file(descriptor: int, checksum: str, *, progress: Progress = ignore) ->
     :raises kvmdriver.exception.ImageUnacceptable: it differs.
     """
     algorithm, _, expected = checksum.partition(":")
-    _compare(digest_file(descriptor, algorithm, progress=progress), expected)
-
-
-def digest_file(descriptor: int, algorithm: str, *, progress: Progress = ignore) -> str:
-    """The digest of an open file in hexadecimal digits."""
     digest = hashlib.new(algorithm)
     size, position = os.fstat(descriptor).st_size, 0
     while chunk := os.pread(descriptor, _CHUNK, position):
         digest.update(chunk)
         position += len(chunk)
         progress("verify image", position, size)
-    return digest.hexdigest()
+    _compare(digest.hexdigest(), expected)
 
 
 def download(

@@ -29,8 +29,9 @@ _MIB = 1024 * 1024
 _MODE = 0o640
 # Whoever gets an image has this many seconds to make a disk over it, which then protects it.
 _FRESH = 600
-# before the name of a file that is known by its own content only
-RECEIVED = "received-"
+# Before the name of a file that another host has sent for one instance. What it was made from cannot
+# be compared with its content any more, so no other instance may ever get it.
+_RECEIVED = "received-"
 
 Role = Literal["disk", "cdrom", "file"]
 
@@ -56,6 +57,11 @@ class CacheEntry:
     size: int
     allocated: int
     last_used: float
+
+    @property
+    def is_private(self) -> bool:
+        """Whether it came for one instance, and is of no use to any other."""
+        return self.name.startswith(_RECEIVED)
 
     def is_fresh(self) -> bool:
         """Whether it was taken so lately that nothing may show yet what for."""
@@ -132,6 +138,8 @@ class ImageCache:
 
     def locate(self, image: Image, role: Role) -> str:
         """Where the cached copy of an image is or will be."""
+        if image.checksum is not None:
+            return self._path(image, role, None)
         with self._source(image) as source:
             return self._path(image, role, source)
 
@@ -142,6 +150,10 @@ class ImageCache:
         :raises kvmdriver.exception.KVMDriverError: the image is missing, refused or does not fit;
             nothing of it is left in the cache.
         """
+        if image.checksum is not None:
+            path = self._path(image, role, None)
+            if self._taken(path):
+                return self._raw(path)
         with self._source(image) as source:
             path = self._path(image, role, source)
             self._once(path, lambda: self._fill(image, role, path, source, progress))
@@ -185,52 +197,6 @@ class ImageCache:
 
         self._once(path, fill)
         return self._raw(path)
-
-    def admit(
-        self,
-        received: str,
-        name: str,
-        image: Image | None,
-        role: Role,
-        progress: Progress = ignore,
-    ) -> CachedImage:
-        """Take a file into the cache that another host has sent as its ``name``.
-
-        What another host says of it is not believed. The file gets ``name`` only if that is the
-        name of ``image``, and the file has the image's checksum: an ISO image, or a disk image
-        that is raw where it comes from. A disk image that was unpacked cannot be compared with its
-        checksum any more. It gets a name made of its own content, ``received-`` and its SHA-256:
-        instances that come with the same file share it, nothing else ever takes it, and it goes
-        when no disk needs it.
-
-        :param received: path of the file, which is moved; on the file system of the cache.
-        :param image: the image that the disk was made from, where the instance has one.
-        :returns: where it is now. A disk over it must name this path as its backing file.
-        :raises kvmdriver.exception.ImageUnacceptable: it is no regular file, or empty.
-        """
-        descriptor = inspect.open_regular(received, follow=False)
-        try:
-            inspect.require_content(descriptor, received)
-            path = self._named(descriptor, name, image, role, progress)
-            os.fchmod(descriptor, _MODE)
-            part = _Part(received, descriptor)
-            self._once(path, lambda: self._publish(part, path))
-        finally:
-            os.close(descriptor)
-        remove_file(received)
-        return self._raw(path)
-
-    def _named(
-        self, descriptor: int, name: str, image: Image | None, role: Role, progress: Progress
-    ) -> str:
-        if image is not None and image.checksum is not None:
-            path = self._path(image, role, None)
-            if os.path.basename(path) == name:
-                with contextlib.suppress(exception.ImageUnacceptable):
-                    fetch.hash_file(descriptor, image.checksum, progress=progress)
-                    return path
-        digest = fetch.digest_file(descriptor, "sha256", progress=progress)
-        return os.path.join(self.directory, RECEIVED + digest)
 
     def entries(self) -> list[CacheEntry]:
         """The files of the cache, the one that was not used for the longest time first."""

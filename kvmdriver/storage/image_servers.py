@@ -165,7 +165,7 @@ class ImageServers:
         ]
         if not allowed:
             LOG.warning(
-                "%s was not fetched: its addresses are refused: %s",
+                "%r was not fetched: its addresses are refused: %s",
                 target.url,
                 ", ".join(sorted({str(entry[4][0]) for entry in found})),
             )

@@ -26,6 +26,7 @@ _ENVIRONMENT = {
 # a damaged image gives thousands of lines
 _MESSAGE = 300
 _OUTPUT = 4096
+_TELL_SECONDS = 1.0
 
 # qemu-img spells two formats in its own way
 _NAMES = {"vhd": "vpc", "iso": "raw"}
@@ -188,11 +189,13 @@ def _follow(
     output: IO[bytes], stage: str, progress: Progress, watch: Callable[[], float] | None
 ) -> bytes:
     """Pass progress on until the process closes its output; the end of that output."""
-    last = b""
+    last, percent = b"", 0
     ready = select.poll()
     ready.register(output, select.POLLIN)
     while True:
-        if watch is not None and not ready.poll(watch() * 1000):
+        if not ready.poll((watch() if watch is not None else _TELL_SECONDS) * 1000):
+            # no news, but whoever is told may want the end of it
+            progress(stage, percent, 100, "percent")
             continue
         chunk = os.read(output.fileno(), _OUTPUT)
         if not chunk:
@@ -200,7 +203,8 @@ def _follow(
         last = (last + chunk)[-_OUTPUT:]
         found = _PERCENT.findall(last[-256:])
         if found:
-            progress(stage, int(float(found[-1])), 100, "percent")
+            percent = int(float(found[-1]))
+            progress(stage, percent, 100, "percent")
 
 
 def _failure(verb: str, status: int, output: str, path: str) -> exception.KVMDriverError:

@@ -138,6 +138,15 @@ class ImagesTest(unittest.TestCase):
         self.assertEqual([], images.evict(self.context))
         self.assertIn("mine", self.names())
 
+    def test_what_came_with_an_instance_goes_with_it(self) -> None:
+        name = "received-" + "0" * 32 + "-image"
+        disk = self.store.layout(HERE).disk("vda", first=True)
+        self.overlay(disk, self.cached(name, days=1))
+        self.assertEqual([], images.evict(self.context))
+        os.unlink(disk)
+        os.utime(os.path.join(self.store.cache_directory, name), (0, 0))
+        self.assertEqual([name], images.evict(self.context))
+
     def test_size(self) -> None:
         for position, name in enumerate(("newest", "newer", "older", "oldest")):
             path = self.cached(name, days=position + 1)

@@ -8,7 +8,7 @@ import unittest
 from unittest import mock
 
 from kvmdriver import exception
-from kvmdriver.model import FileImage, UrlImage
+from kvmdriver.model import FileImage
 from kvmdriver.storage import inspect
 from kvmdriver.storage.image_cache import ImageCache
 from kvmdriver.storage.qemu_img import QemuImg
@@ -64,6 +64,14 @@ class ImageCacheTest(CacheTest):
         self.assertEqual("checksum", caught.exception.field)
         self.assertEqual(1, len(self.cached()))
 
+    def test_what_has_a_checksum_outlives_its_file(self) -> None:
+        right = "sha256:" + hashlib.sha256(b"\1" * 4096).hexdigest()
+        image = self.put("a").changed(checksum=right)
+        found = self.cache.get(image, "disk")
+        os.unlink(image.path)
+        self.assertEqual(found, self.cache.get(image, "disk"))
+        self.assertEqual(found.path, self.cache.locate(image, "disk"))
+
     def test_outside_of_the_allowed_directories(self) -> None:
         link = os.path.join(self.images, "link")
         os.symlink("/etc/hostname", link)
@@ -94,59 +102,6 @@ class ImageCacheTest(CacheTest):
             self.assertEqual([dead], self.cache.sweep())
             self.assertTrue(os.path.exists(living.path))
         self.assertEqual([], self.cached())
-
-
-class AdmitTest(CacheTest):
-    """Files from other hosts."""
-
-    def receive(self, data: bytes) -> str:
-        os.makedirs(self.cache.directory, exist_ok=True)
-        path = os.path.join(self.cache.directory, ".received.part")
-        with open(path, "wb") as received:
-            received.write(data)
-        return path
-
-    def name_of(self, image: FileImage | UrlImage, role: str) -> str:
-        return os.path.basename(self.cache.locate(image, role))
-
-    def test_what_has_the_checksum_gets_the_name(self) -> None:
-        data = b"\3" * 8192
-        image = UrlImage(url="http://images.example/x", checksum=sha256(data), format="raw")
-        for role in ("disk", "cdrom"):
-            name = self.name_of(image, role)
-            found = self.cache.admit(self.receive(data), name, image, role)
-            self.assertEqual(os.path.join(self.cache.directory, name), found.path)
-        self.assertEqual(2, len(self.cached()))
-
-    def test_what_another_host_only_claims_gets_a_name_of_its_own(self) -> None:
-        data, image = b"\3" * 8192, UrlImage(url="http://images.example/x", checksum=sha256(b"x"))
-        name = self.name_of(image, "disk")
-        for claimed in (None, image):
-            found = self.cache.admit(self.receive(data), name, claimed, "disk")
-            self.assertEqual(
-                f"received-{hashlib.sha256(data).hexdigest()}", os.path.basename(found.path)
-            )
-        self.assertFalse(os.path.exists(os.path.join(self.cache.directory, name)))
-        self.assertEqual(1, len(self.cached()))
-
-    def test_a_name_of_another_image_is_not_given(self) -> None:
-        data = b"\3" * 8192
-        image = UrlImage(url="http://images.example/x", checksum=sha256(data), format="raw")
-        other = UrlImage(url="http://images.example/y", checksum=sha256(b"y"), format="raw")
-        found = self.cache.admit(self.receive(data), self.name_of(other, "disk"), image, "disk")
-        self.assertIn("received-", found.path)
-
-    def test_only_files(self) -> None:
-        link = self.receive(b"") + ".link"
-        os.symlink("/etc/hostname", link)
-        for path in (link, self.receive(b"")):
-            with self.assertRaises(exception.KVMDriverError):
-                self.cache.admit(path, "a" * 40, None, "disk")
-        self.assertEqual([], [name for name in self.cached() if name[0] != "."])
-
-
-def sha256(data: bytes) -> str:
-    return "sha256:" + hashlib.sha256(data).hexdigest()
 
 
 class ExchangedTest(CacheTest):
