@@ -1,6 +1,7 @@
 """Creating an instance: resolve, define, make its files, start."""
 
 import hashlib
+import os
 
 from kvmdriver import exception
 from kvmdriver.definition.build import domain_xml
@@ -106,6 +107,9 @@ def make_disk(context: Context, disk: Disk, field: str, progress: Progress) -> N
         image = about_image(f"{field}.image", disk.image, context.images.get, "disk", progress)
         if disk.size_mib is not None and disk.size_mib < image.size_mib:
             raise too_small(image.size_mib, disk.size_mib, field)
+        if disk.format == "raw":
+            # of a fetched image this was not known before; blocks have 512 bytes
+            context.store.require(os.stat(image.path).st_blocks >> 11)
     maker = backend.load(disk.format or context.conf.kvm_storage.disk_format, context.qemu_img)
     maker.create(disk.file.path, image=image, size_mib=disk.size_mib, progress=progress)
 
