@@ -175,8 +175,8 @@ Images in use count, and stay. 0: no limit.
         default=30,
         min=0,
         help="""
-Days without use after which the image cache gives up an image: it is looked at when another image
-has been added and when the agent starts. 0: its age is no reason.
+Days without use after which an image is removed from the cache, when another image has been added
+or when the agent starts. They count from when it was last taken or seen in use. 0: age is no reason.
 """,
     ),
 ]

@@ -86,7 +86,7 @@ def prune(
 
 
 def evict(context: Context) -> list[str]:
-    """Remove what the cache gives up by its age and its size; the names of what was removed.
+    """Remove images that are too old, or too many for the cache's size; the names of what was removed.
 
     Runs when an image has been added and when the agent starts. An error is no reason for either
     to fail, so it is only logged.
@@ -123,7 +123,7 @@ def _evict(context: Context) -> list[str]:
 
 
 def _has_to_go(entry: CacheEntry, too_much: bool, oldest: float) -> bool:
-    """Whether the cache gives up a file, if no instance uses it."""
+    """Whether a file is to be removed, if no instance uses it."""
     wanted = not too_much and not entry.is_private and entry.last_used >= oldest
     return not wanted and not entry.is_fresh()
 

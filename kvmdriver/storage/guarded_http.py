@@ -115,7 +115,7 @@ class Watch:
 
 
 class _Watched:
-    """A socket whose reads are watched, whoever makes them."""
+    """A socket whose reads are watched, also those that http.client makes."""
 
     watch: Watch
 

@@ -27,7 +27,7 @@ LOG = logging.getLogger(__name__)
 _MIB = 1024 * 1024
 # for QEMU's group, which libvirt gives files that guests use; never for everybody
 _MODE = 0o640
-# Whoever gets an image has this many seconds to make a disk over it, which then protects it.
+# After get() an image stays for so many seconds: time to make a disk over it, which then protects it.
 _FRESH = 600
 # Before the name of a file that another host has sent for one instance. What it was made from cannot
 # be compared with its content any more, so no other instance may ever get it.
@@ -227,12 +227,18 @@ class ImageCache:
                 os.unlink(entry.path)
             except FileNotFoundError:
                 return False
+            except OSError as error:
+                raise exception.StorageError(
+                    f"a cached image cannot be removed: {error.strerror}",
+                    value=entry.path,
+                    remedy="give the agent's user the right to write to the directory",
+                ) from None
         return True
 
     @staticmethod
     def touch(path: str) -> None:
         """Note that a file of the cache is in use: its age counts from now."""
-        with contextlib.suppress(FileNotFoundError, PermissionError):
+        with contextlib.suppress(OSError):
             os.utime(path)
 
     def _once(self, path: str, fill: Callable[[], None]) -> None:
@@ -264,8 +270,8 @@ class ImageCache:
                 os.utime(path)
             except FileNotFoundError:
                 return False
-            except PermissionError:
-                LOG.debug("%s belongs to another user: the time of its use is not noted", path)
+            except OSError as error:
+                LOG.debug("the time of use of %s is not noted: %s", path, error)
         return True
 
     @contextlib.contextmanager
@@ -274,17 +280,12 @@ class ImageCache:
 
         NFS cannot lock a directory. There the check of the time of last use has to do.
         """
-        try:
-            descriptor = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            yield
-            return
-        try:
+        with contextlib.ExitStack() as stack:
             with contextlib.suppress(OSError):
+                descriptor = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                stack.callback(os.close, descriptor)
                 fcntl.flock(descriptor, kind)
             yield
-        finally:
-            os.close(descriptor)
 
     @contextlib.contextmanager
     def _source(self, image: Image) -> Iterator[ImageSource | None]:

@@ -194,7 +194,7 @@ def _follow(
     ready.register(output, select.POLLIN)
     while True:
         if not ready.poll((watch() if watch is not None else _TELL_SECONDS) * 1000):
-            # no news, but whoever is told may want the end of it
+            # there is no news, but progress may raise to end the work
             progress(stage, percent, 100, "percent")
             continue
         chunk = os.read(output.fileno(), _OUTPUT)

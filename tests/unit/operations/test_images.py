@@ -1,4 +1,4 @@
-"""What the image cache keeps and gives up: files, disks and descriptions are real."""
+"""What the image cache keeps and removes: files, disks and descriptions are real."""
 
 import os
 import tempfile
