@@ -134,7 +134,7 @@ class FetchTest(unittest.TestCase):
     def rules(self, **changed: object) -> fetch.Rules:
         servers = {"networks": LOCAL, "ports": (range(1, 65536),), **changed.pop("servers", {})}
         return fetch.Rules(
-            **{"servers": ImageServers(**servers), "silence": 0.6, "max_bytes": 1 << 30, **changed}
+            **{"servers": ImageServers(**servers), "silence": 20, "max_bytes": 1 << 30, **changed}
         )
 
     def fetch(self, url: str, checksum: str = SUM, progress=None, **changed: object) -> None:
@@ -219,7 +219,7 @@ class FetchTest(unittest.TestCase):
             cut_after(1000)(client, request)
             kept.append(client.dup())
 
-        self.fetch(self.serve(stall, rest).url())
+        self.fetch(self.serve(stall, rest).url(), silence=0.5)
         self.assertEqual(DATA, self.fetched())
         kept[0].close()
 
@@ -290,7 +290,7 @@ class FetchTest(unittest.TestCase):
                 client.sendall(b"x")  # until the other side has gone
 
         server = self.serve(drip)
-        error = self.refused(server.url(), min_rate=64 * 1024)
+        error = self.refused(server.url(), min_rate=64 * 1024, silence=0.5)
         self.assertIn("less than 64 KiB/s", error.message)
         self.assertIn("download_min_rate", error.remedy)
         error = self.refused(server.url(), max_seconds=0.3)
@@ -303,7 +303,7 @@ class FetchTest(unittest.TestCase):
             while not stop.wait(0.05):
                 client.sendall(b"X")
 
-        error = self.refused(self.serve(drip).url(), attempts=1)
+        error = self.refused(self.serve(drip).url(), attempts=1, silence=0.5)
         self.assertIn("no answer within", error.message)
 
     def test_headers_without_end(self) -> None:
