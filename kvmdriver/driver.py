@@ -5,6 +5,7 @@ instance is named by its name or its UUID. Every method raises errors of ``kvmdr
 """
 
 import contextlib
+import functools
 import threading
 from collections.abc import Sequence
 
@@ -20,6 +21,7 @@ from kvmdriver.hypervisor.cpu import to_xml
 from kvmdriver.hypervisor.events import EventBus
 from kvmdriver.hypervisor.hypervisor import Hypervisor
 from kvmdriver.model import (
+    CachedImageView,
     CheckView,
     CpuComparison,
     CpuView,
@@ -43,6 +45,7 @@ from kvmdriver.operations import (
     console,
     cpu,
     destroy,
+    images,
     mending,
     power,
     reconcile,
@@ -55,6 +58,7 @@ from kvmdriver.operations import (
 from kvmdriver.operations.context import Context
 from kvmdriver.operations.locks import InstanceLocks
 from kvmdriver.progress import Progress, ignore
+from kvmdriver.storage import fetch
 from kvmdriver.storage.image_cache import ImageCache
 from kvmdriver.storage.qemu_img import QemuImg
 from kvmdriver.storage.store import InstanceStore
@@ -80,8 +84,9 @@ class KVMDriver(Moves):
                 qemu_img,
                 max_bytes=storage.max_image_gib * 1024**3,
                 allowed_directories=tuple(storage.image_directories),
-                download_timeout=storage.download_timeout,
+                downloads=fetch.Rules.configured(storage),
                 download_turns=Turns(conf.kvm_agent.downloads, conf.kvm_agent.waiting_downloads),
+                reserved_mib=storage.reserved_disk_mib,
             ),
             qemu_img=qemu_img,
             systems=OsDatabase(),
@@ -90,6 +95,7 @@ class KVMDriver(Moves):
             host=conf.kvm_agent.host,
             mender=mending.mend,
         )
+        self._context.images.on_new = functools.partial(images.evict, self._context)
 
     @property
     def events(self) -> EventBus:
@@ -102,7 +108,9 @@ class KVMDriver(Moves):
         check.require_versions(self._context.conf, self._context.hypervisor)
         cpu.check_settings(self._context)
         reconcile.tighten(self._context)
-        return reconcile.reconcile(self._context)
+        mended = reconcile.reconcile(self._context)
+        images.evict(self._context)
+        return mended
 
     @property
     def attention(self) -> threading.Event:
@@ -319,6 +327,18 @@ class KVMDriver(Moves):
     def detach_interface(self, instance: str, mac: str, *, request_id: str | None = None) -> None:
         """Unplug an interface from an instance."""
         attach.detach_nic(self._context, instance, mac, request_id=request_id)
+
+    # Images
+
+    def list_cached_images(self) -> list[CachedImageView]:
+        """The files of the image cache, and who uses them."""
+        return images.list_images(self._context)
+
+    def prune_image_cache(
+        self, names: tuple[str, ...] = (), *, unused: bool = False
+    ) -> tuple[str, ...]:
+        """Remove images from the cache; the names of what was removed."""
+        return images.prune(self._context, names, unused=unused)
 
     # Consoles
 

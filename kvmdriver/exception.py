@@ -284,3 +284,10 @@ class OperationCancelled(KVMDriverError):
     """The operation was ended before it was finished, and has been undone."""
 
     code = "operation_cancelled"
+
+
+class ImageInUse(KVMDriverError):
+    """An image of the cache cannot go: an instance uses it."""
+
+    code = "image_in_use"
+    default_remedy = "delete the instances that use it first"

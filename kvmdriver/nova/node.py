@@ -65,6 +65,7 @@ class Node:
                 qemu_img,
                 max_bytes=storage.max_image_gib * 1024**3,
                 allowed_directories=(),
+                reserved_mib=conf.reserved_host_disk_mb,
             ),
             qemu_img=qemu_img,
             states=PowerStates(hypervisor),
