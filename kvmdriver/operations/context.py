@@ -21,6 +21,7 @@ from kvmdriver.model.evacuation import Description
 from kvmdriver.operations.locks import InstanceLocks
 from kvmdriver.operations.migrate.arrivals import Arrivals
 from kvmdriver.operations.migrate.table import MigrationTable
+from kvmdriver.operations.relays import Relays
 from kvmdriver.storage import description as descriptions
 from kvmdriver.storage.image_cache import ImageCache
 from kvmdriver.storage.qemu_img import QemuImg
@@ -43,6 +44,7 @@ class Context:
     host: str
     migrations: MigrationTable = dataclasses.field(default_factory=MigrationTable)
     arrivals: Arrivals = dataclasses.field(default_factory=Arrivals)
+    relays: Relays = dataclasses.field(default_factory=Relays)
     evacuated: set[tuple[str, str]] = dataclasses.field(default_factory=set)
     """UUIDs of instances brought back here, each with a host that has not been told yet."""
 
