@@ -78,8 +78,8 @@ def _remote(node: Node, directory: str, dest: str) -> RemoteHost | None:
     """
     if _is_here(node, dest):
         return None
-    remote = RemoteHost(dest, node.conf.libvirt.remote_filesystem_transport)
     try:
+        remote = RemoteHost(dest, node.conf.libvirt.remote_filesystem_transport)
         if remote.shares(directory):
             return None
         remote.make_directory(directory, fresh=True)
