@@ -4,6 +4,7 @@ import os
 from typing import Any
 
 from nova import exception as nova_exception
+from nova.network import model as network_model
 from nova.objects.instance import Instance as NovaInstance
 from os_brick import exception as brick_exception
 from oslo_log import log as logging
@@ -204,12 +205,27 @@ def detach_interface(node: Node, instance: NovaInstance, vif: Any) -> None:
     domain = node.hypervisor.find(instance.uuid)
     if domain is not None:
         mac = vif["address"].lower()
-        path = f"devices/interface[mac[@address='{mac}']]"
+        path = _interface_path(vif)
         try:
             _detach(node, domain, path, f"interface {mac}")
         except nova_exception.DeviceDetachFailed as error:
             raise nova_exception.InterfaceDetachFailed(instance_uuid=instance.uuid) from error
     vifs.unplug(node, instance, vif)
+
+
+def _interface_path(vif: Any) -> str:
+    """Where an interface is in a definition: by its MAC, or by its PCI address where it has none.
+
+    A whole network card (vnic type direct-physical) is a ``<hostdev>``, which has no MAC.
+    """
+    if vif["type"] not in (network_model.VIF_TYPE_HOSTDEV, network_model.VIF_TYPE_IB_HOSTDEV):
+        return f"devices/interface[mac[@address='{vif['address'].lower()}']]"
+    domain, bus, rest = vif["profile"]["pci_slot"].split(":")
+    slot, function = rest.split(".")
+    names = {"domain": domain, "bus": bus, "slot": slot, "function": function}
+    # libvirt writes these as 0x0000, 0x81, 0x00 and 0x0, with as many digits as PCI does
+    wanted = " and ".join(f"@{name}='0x{value.lower()}'" for name, value in names.items())
+    return f"devices/hostdev[source/address[{wanted}]]"
 
 
 def next_device_name(node: Node, instance: NovaInstance, bdms: Any, block_device: Any) -> str:

@@ -22,6 +22,9 @@ from kvmdriver.nova.flavor import specs_of
 from kvmdriver.nova.node import Node
 from kvmdriver.nova.refusals import Demand, VolumeDemand
 
+# Interfaces that are a device of the host, as libvirt calls their types.
+_PASSTHROUGH = ("hostdev", "vdpa")
+
 
 def check(
     node: Node,
@@ -108,6 +111,22 @@ def check_flavor(node: Node, flavor: Flavor) -> None:
     :raises kvmdriver.exception.Unsupported: an extra spec that this driver does not carry out.
     """
     refusals.check(Demand(specs=specs_of(flavor), mdev_classes=_mdev_classes(node.conf)))
+
+
+def check_suspend(root: etree._Element) -> None:
+    """Refuse to save the memory of a guest that has devices of the host.
+
+    :raises kvmdriver.exception.Unsupported: the first such device, by name.
+    """
+    interfaces = (
+        node for node in root.iterfind("devices/interface") if node.get("type") in _PASSTHROUGH
+    )
+    refusals.of_suspend(
+        [
+            xml.attribute(node, "mac", "address") or xml.attribute(node, "alias", "name") or "?"
+            for node in (*root.iterfind("devices/hostdev"), *interfaces)
+        ]
+    )
 
 
 def of_slots(slots: Sequence[Slot]) -> tuple[VolumeDemand, ...]:

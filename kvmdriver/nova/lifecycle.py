@@ -400,8 +400,12 @@ def unpause(node: Node, instance: NovaInstance) -> None:
 
 
 def suspend(node: Node, instance: NovaInstance) -> None:
-    """Save the guest's memory to disk and switch it off."""
+    """Save the guest's memory to disk and switch it off.
+
+    :raises kvmdriver.exception.Unsupported: the guest has a device of the host; it runs on.
+    """
     domain = node.domain(instance)
+    demands.check_suspend(domain.xml())
     require_movable(node.conf, domain, "suspend")
     domain.managed_save()
     node.states.forget()

@@ -80,8 +80,11 @@ def prepare(
     machine = node.machine(image_meta, instance)
     slots = block_devices.plan(instance, image_meta, block_device_info, machine)
     wanted = demands.of_slots(slots)
-    demands.check_move(node, instance, image_meta, wanted)
+    node.not_prepared.discard(instance.uuid)
     with undo_on_failure() as undo:
+        # nova rolls back as well, and must not take what was here before
+        undo.add(node.not_prepared.add, instance.uuid)
+        demands.check_move(node, instance, image_meta, wanted)
         node.volume_users.expect(node.hypervisor, instance.uuid, wanted)
         undo.add(node.volume_users.settle, instance.uuid)
         if not data.is_shared_instance_path:
@@ -180,7 +183,13 @@ def roll_back_at_destination(
     block_device_info: dict[str, Any] | None,
     data: LibvirtLiveMigrateData | None,
 ) -> None:
-    """Remove what ``prepare`` has made. The server itself is the source's: nothing is noted in it."""
+    """Remove what ``prepare`` has made. The server itself is the source's: nothing is noted in it.
+
+    A ``prepare`` that failed has removed that already. What is still here is not its work.
+    """
+    if instance.uuid in node.not_prepared:
+        node.not_prepared.discard(instance.uuid)
+        return
     shared = data is None or data.is_shared_instance_path
     try:
         vifs.unplug_all(node, instance, network_info, ignore_errors=True)

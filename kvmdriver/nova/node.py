@@ -40,6 +40,8 @@ class Node:
     image_api: Any
     migrations: MigrationTable = dataclasses.field(default_factory=MigrationTable)
     volume_users: VolumeUsers = dataclasses.field(default_factory=VolumeUsers)
+    # servers whose live migration to this host could not be prepared
+    not_prepared: set[str] = dataclasses.field(default_factory=set)
 
     @classmethod
     def make(cls, conf: cfg.ConfigOpts, virtapi: Any, image_api: Any) -> "Node":

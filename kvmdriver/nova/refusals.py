@@ -7,7 +7,7 @@ that brings a guest to life calls it before the operation connects or changes an
 
 import dataclasses
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from kvmdriver import exception
@@ -145,6 +145,21 @@ def second_server(volume_id: str, other: str) -> exception.Unsupported:
         value=volume_id,
         remedy="attach the volume to a server on another host, or detach it from the first one",
     )
+
+
+def of_suspend(devices: Sequence[str]) -> None:
+    """Refuse to suspend a guest with devices of the host: QEMU cannot save their state.
+
+    :param devices: what the guest has of the host, by address or path.
+    :raises kvmdriver.exception.Unsupported: there is one.
+    """
+    if devices:
+        raise exception.Unsupported(
+            f"the guest has a device of the host, whose state cannot be saved: {devices[0]}",
+            field="device",
+            value=devices[0],
+            remedy="stop the server instead, or detach its port first",
+        )
 
 
 def _of_specs(demand: Demand) -> Iterator[exception.Unsupported]:

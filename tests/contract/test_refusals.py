@@ -111,7 +111,7 @@ class RefusalsTest(BootedGuest):
             self.refused(name, driver.rescue, *arguments, self.meta, "", info, None)
             self.refused(
                 name, driver.swap_volume, self.context, plain, secret, self.instance,
-                "/dev/vdb", 0,
+                "/dev/vda", 0,
             )  # fmt: skip
             self.refused(name, driver.extend_volume, self.context, secret, self.instance, 16 * MIB)
             self.refused(
@@ -244,14 +244,8 @@ class RefusalsTest(BootedGuest):
         self.wait_for_boot(2)
 
     def other_server(self) -> Any:
-        flavor = test_utils.get_test_flavor(
-            options={"memory_mb": 64, "ephemeral_gb": 0, "swap": 0}
-        )
-        other = test_utils.get_test_instance(
-            options={"uuid": uuids.other, "id": 7}, flavor=flavor, obj=True
-        )
-        other.uuid = uuids.other
-        other.id = 7
+        other = test_utils.get_test_instance(flavor=self.instance.flavor, obj=True)
+        other.pci_requests = objects.InstancePCIRequests(requests=[])
         return other
 
     def test_multiattach_volume_has_one_server_on_a_host(self) -> None:

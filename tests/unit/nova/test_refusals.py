@@ -9,7 +9,8 @@ from unittest import mock
 from nova import objects
 
 from kvmdriver import exception
-from kvmdriver.nova import demands, refusals
+from kvmdriver.hypervisor import xml
+from kvmdriver.nova import attach, demands, live_migration, refusals
 from kvmdriver.nova.block_devices import Slot
 from kvmdriver.nova.refusals import Demand, VolumeDemand
 from tests.unit.nova import objects as made
@@ -184,10 +185,50 @@ class DemandsTest(unittest.TestCase):
                     demands.check_move(self.node, instance, made.image_meta(), ())
                 self.assertIn(kind, str(caught.exception))
 
+    def test_suspend_with_devices_of_the_host(self) -> None:
+        demands.check_suspend(_definition(""))
+        for device in (
+            "<hostdev mode='subsystem' type='pci'><alias name='gpu'/></hostdev>",
+            "<interface type='hostdev'><mac address='gpu'/></interface>",
+            "<interface type='vdpa'><mac address='gpu'/></interface>",
+        ):
+            with self.subTest(device), self.assertRaises(exception.Unsupported) as caught:
+                demands.check_suspend(xml.parse(f"<domain><devices>{device}</devices></domain>"))
+            self.assertIn("gpu", str(caught.exception))
+
+    def test_where_an_interface_is(self) -> None:
+        """A whole network card is found by its address: nova gives it to the next guest."""
+        root = xml.parse(
+            "<domain><devices><interface><mac address='fa:16:3e:00:00:01'/></interface>"
+            "<hostdev mode='subsystem' type='pci'><source><address domain='0x0000' bus='0x81' "
+            "slot='0x0a' function='0x1'/></source></hostdev></devices></domain>"
+        )
+        card = {"type": "hostdev_physical", "profile": {"pci_slot": "0000:81:0a.1"}}
+        for vif, tag in ((made.vif(), "interface"), (made.vif(**card), "hostdev")):
+            with self.subTest(tag):
+                (found,) = root.xpath(attach._interface_path(vif))
+                self.assertEqual(tag, found.tag)
+        other = {**card, "profile": {"pci_slot": "0000:82:0a.1"}}
+        self.assertEqual([], root.xpath(attach._interface_path(made.vif(**other))))
+
+
+class ArrivalTest(unittest.TestCase):
+    """A live migration to this host that is refused."""
+
+    def test_rolling_back_takes_nothing_that_was_here(self) -> None:
+        node, instance = made.node(), made.instance(pci_requests=None, info_cache=None)
+        instance.flavor.extra_specs = {"hw:tpm_version": "2.0"}
+        data = objects.LibvirtLiveMigrateData(is_shared_instance_path=False)
+        with mock.patch("shutil.rmtree") as remove:
+            with self.assertRaises(exception.Unsupported):
+                live_migration.prepare(node, None, instance, None, [], "[]", data)
+            live_migration.roll_back_at_destination(node, instance, [], None, data)
+        remove.assert_not_called()
+        node.hypervisor.define.assert_not_called()
+        self.assertEqual(set(), node.not_prepared)
+
 
 def _definition(encryption: str) -> Any:
-    from kvmdriver.hypervisor import xml
-
     return xml.parse(
         "<domain><devices><disk type='block' device='disk'><source dev='/dev/sdx'>"
         f"{encryption}</source><target dev='vdb' bus='virtio'/><serial>the-volume</serial></disk>"
