@@ -37,7 +37,8 @@ def clone(
     The clone is left stopped. The same request again gives the same answer.
 
     :raises kvmdriver.exception.InvalidState: the source is not stopped.
-    :raises kvmdriver.exception.InstanceExists: the name or the UUID is taken.
+    :raises kvmdriver.exception.InstanceExists: the name or the UUID is taken, or the directory of
+        that UUID belongs to another host or has kept disks.
     """
     source, record = context.find(name_or_uuid)
     if source.uuid == uuid:
@@ -60,6 +61,7 @@ def clone(
                 instance=existing.name,
             )
         require_status(source, "clone", "stopped", "crashed", remedies=_STOP)
+        context.store.require_free(uuid)
         instance = _copy_of(context, source, record.instance, name, uuid)
         context.store.require(_size_mib(record.instance))
         building = Record(
@@ -69,13 +71,13 @@ def clone(
             task=Task(name="create", owner=Owner.current(), request_id=request_id),
         )
         with undo_on_failure() as undo:
-            undo.add(context.store.remove, uuid)
             emulator = source.xml().findtext("devices/emulator")
             domain = context.hypervisor.define(
                 domain_xml(instance, context.platform(uuid, emulator), building.to_element())
             )
             undo.add(destroy.discard, domain)
-            context.store.create(uuid)
+            context.claim(domain, building)
+            undo.add(destroy.discard_files, context, domain)
             _copy_files(context, record.instance, instance, progress)
             context.save(domain, building.changed(task=None).with_request(request_id))
     return view.show(context, uuid)

@@ -101,6 +101,20 @@ class Context:
             definition=xml.to_string(domain.xml(inactive=True, secure=True)),
         )
 
+    def claim(self, domain: Domain, record: Record) -> None:
+        """Make the directory of a new instance, marked as this host's and as unfinished.
+
+        :raises kvmdriver.exception.InstanceExists: it is taken, by another host or by kept disks.
+        """
+        self.store.claim(domain.uuid, self.description(domain, record).changed(building=True))
+
+    def remove_files(
+        self, uuid: str, keep: tuple[str, ...] = (), *, settled: bool = False
+    ) -> bool:
+        """Remove an instance's directory if it is this host's (``InstanceStore.remove``)."""
+        host_uuid = self.hypervisor.host_capabilities().uuid
+        return self.store.remove(uuid, self.host, host_uuid, keep=keep, settled=settled)
+
     def remember_evacuated(self, record: Record) -> None:
         """Have hosts told, when they return, that one of their instances is here."""
         if record.evacuated_from:

@@ -34,9 +34,16 @@ def terminate(context: Context, name_or_uuid: str, *, keep_disks: bool = False) 
 
 
 def remove(context: Context, domain: Domain, record: Record, keep: tuple[str, ...] = ()) -> None:
-    """Everything that an instance consists of. The domain goes last: it is what remembers."""
+    """Everything that an instance consists of. The domain goes last: it is what remembers.
+
+    Files that another host owns, or nobody, stay: an instance under construction has a mark in
+    its directory, or no directory.
+    """
     domain.destroy()
-    context.store.remove(record.instance.uuid, keep)
+    settled = record.task is None or record.task.name == "delete"
+    if not context.remove_files(record.instance.uuid, keep, settled=settled):
+        domain.undefine(keep_nvram=True)
+        return
     for path in outside_disks(record.instance):
         if path not in keep:
             remove_file(path)
@@ -44,9 +51,15 @@ def remove(context: Context, domain: Domain, record: Record, keep: tuple[str, ..
 
 
 def discard(domain: Domain) -> None:
-    """Take back the definition of a domain, running or not."""
+    """Take back the definition of a domain, running or not; its files are not touched."""
     domain.destroy()
-    domain.undefine()
+    domain.undefine(keep_nvram=True)
+
+
+def discard_files(context: Context, domain: Domain) -> None:
+    """Take back the files of an instance that was being made, running or not."""
+    domain.destroy()
+    context.remove_files(domain.uuid)
 
 
 def _disk_paths(record: Record) -> tuple[str, ...]:

@@ -30,7 +30,8 @@ def spawn(
     ``reconcile`` finds and removes. The same request again, while the instance exists, changes
     nothing and gives the same answer.
 
-    :raises kvmdriver.exception.InstanceExists: another instance has the name or the UUID.
+    :raises kvmdriver.exception.InstanceExists: another instance has the name or the UUID, or the
+        directory of that UUID belongs to another host or has kept disks.
     :raises kvmdriver.exception.KVMDriverError: the request cannot be carried out; nothing of it is
         left.
     """
@@ -40,6 +41,7 @@ def spawn(
         if existing is not None and not _clear_leftover(context, existing):
             return _existing(context, existing, digest)
         _check_name(context, request)
+        context.store.require_free(request.uuid)
         resolved = resolve(context, request)
         record = Record(
             instance=resolved.instance,
@@ -48,10 +50,10 @@ def spawn(
             task=Task(name="create", owner=Owner.current(), request_id=request_id),
         )
         with undo_on_failure() as undo:
-            undo.add(context.store.remove, request.uuid)
             domain = define(context, resolved, record)
             undo.add(destroy.discard, domain)
-            context.store.create(request.uuid)
+            context.claim(domain, record)
+            undo.add(destroy.discard_files, context, domain)
             make_files(context, resolved.instance, progress)
             if request.autostart:
                 domain.set_autostart(True)

@@ -12,6 +12,7 @@ from kvmdriver.operations.context import Context, require_status
 from kvmdriver.operations.snapshot import choose_disk, mirrored
 from kvmdriver.operations.undo import undo_on_failure
 from kvmdriver.progress import Progress, ignore
+from kvmdriver.storage import private
 from kvmdriver.storage.copy import remove_file
 
 TASK = "move-disk"
@@ -55,7 +56,7 @@ def move_disk(
             file={"path": target, "format": image_format}, format=image_format, image=None,
             size_mib=-(-size // 1048576),
         )  # fmt: skip
-        if os.path.exists(target):
+        if os.path.lexists(target):  # be it a link that leads nowhere
             raise exception.InvalidRequest(
                 "there is a file of that name already",
                 field="directory",
@@ -66,10 +67,10 @@ def move_disk(
             context.task(domain, record, TASK, request_id, files=(path, target)),
             undo_on_failure() as undo,
         ):
+            # made by us and then filled by QEMU: so it is ours again when libvirt gives it back
+            context.qemu_img.create_target(target, image_format, size)
             undo.add(remove_file, target)
             if status in ("running", "paused"):
-                # made by us and then filled by QEMU: so it is ours again when libvirt gives it back
-                context.qemu_img.create_target(target, image_format, size)
                 element = copy_target(target, image_format)
                 with mirrored(
                     context.hypervisor, domain, disk.name, element, "move disk", progress
@@ -84,7 +85,6 @@ def move_disk(
                     stage="move disk",
                     progress=progress,
                 )
-                os.chmod(target, 0o644)
             _redefine(context, domain, moved)
         context.save(domain, _with(record, moved).with_request(request_id))
         remove_file(path)
@@ -158,6 +158,15 @@ def _target(
             field="directory",
             value=directory,
             remedy="make it first",
+        )
+    if not private.only_ours(real):
+        raise exception.InvalidRequest(
+            "other users than root can replace files there, or the directory itself",
+            field="directory",
+            value=directory,
+            instance=instance.name,
+            remedy=f"have root own {real} and the directories above it, and nobody else write "
+            f"to them: chown root {real}; chmod go-w {real}",
         )
     return os.path.join(real, f"{instance.uuid}.{disk.name}.{image_format}")
 

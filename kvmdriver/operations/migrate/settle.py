@@ -149,7 +149,7 @@ def _finish(context: Context, view: MigrationView, neighbour: Neighbour) -> Migr
         leaving = _leaving(context, view)
         if leaving is not None:
             if not leaving[1].shared:
-                context.store.remove(view.uuid)
+                context.remove_files(view.uuid, settled=True)
             forget(leaving[0])
     ended = _latest(context, view).changed(state="completed", error=None, **summary)
     context.migrations.put(ended)
