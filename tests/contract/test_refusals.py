@@ -15,6 +15,8 @@ from nova import objects
 from nova.tests.unit import utils as test_utils
 from oslo_utils.fixture import uuidsentinel as uuids
 
+from kvmdriver import exception as our_exception
+from kvmdriver.hypervisor.domain import Domain
 from kvmdriver.nova import definition, volumes
 from tests.contract.booted import IMAGE, BootedGuest
 
@@ -225,6 +227,19 @@ class RefusalsTest(BootedGuest):
                 self.assertEqual(before, (self.number(), self.definition()))
         self.driver.reboot(*arguments, "HARD", None)
         self.assertNotEqual(before[0], self.number())
+
+    def test_hard_reboot_of_a_guest_that_cannot_be_switched_off(self) -> None:
+        self.spawn(wait=False)
+        before = self.number(), self.definition()
+        # the new definition is another one
+        self.instance.system_metadata["image_hw_video_model"] = "cirrus"
+        arguments = (self.context, self.instance, self.network_info, "HARD", None)
+        error = our_exception.HypervisorError("QEMU does not end")
+        with mock.patch.object(Domain, "destroy", side_effect=error):
+            self.assertRaises(nova_exception.InternalError, self.driver.reboot, *arguments)
+        self.assertEqual(before, (self.number(), self.definition()))
+        self.driver.reboot(*arguments)
+        self.assertNotEqual(before, (self.number(), self.definition()))
 
     def test_hard_reboot_without_the_root_disk(self) -> None:
         self.spawn(wait=False)
