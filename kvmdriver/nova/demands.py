@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from lxml import etree
@@ -47,7 +47,7 @@ def check(
     refusals.check(
         Demand(
             **_of_instance(node, instance, image_meta),
-            volumes=(*wanted, *_encrypted_before(node, instance, wanted)),
+            volumes=tuple(wanted),
             resource_classes=tuple(
                 name for entry in (allocations or {}).values() for name in entry["resources"]
             ),
@@ -67,7 +67,7 @@ def check_move(
     refusals.check(
         Demand(
             **_of_instance(node, instance, image_meta),
-            volumes=(*wanted, *_encrypted_before(node, instance, wanted)),
+            volumes=tuple(wanted),
             passthrough_ports=tuple(
                 f"{vif['id']} ({vif['vnic_type']})"
                 for vif in instance.get_network_info()
@@ -127,6 +127,19 @@ def check_suspend(root: etree._Element) -> None:
             for node in (*root.iterfind("devices/hostdev"), *interfaces)
         ]
     )
+
+
+def of_server(
+    node: Node, instance: NovaInstance, slots: Sequence[Slot]
+) -> tuple[VolumeDemand, ...]:
+    """The volumes of a server, and what the guest here has encrypted, whatever nova says of it."""
+    wanted = of_slots(slots)
+    domain = node.hypervisor.find(instance.uuid)
+    if domain is None:
+        return wanted
+    known = {volume.id for volume in wanted if volume.encrypted}
+    before = sorted(decrypted_in(domain.xml(inactive=True)) - known)
+    return (*wanted, *(VolumeDemand(id=name, name=name, encrypted=True) for name in before))
 
 
 def of_slots(slots: Sequence[Slot]) -> tuple[VolumeDemand, ...]:
@@ -189,18 +202,6 @@ def decrypted_in(root: etree._Element) -> frozenset[str]:
         for disk in root.iterfind("devices/disk")
         if disk.find(".//encryption") is not None
     )
-
-
-def _encrypted_before(
-    node: Node, instance: NovaInstance, wanted: Sequence[VolumeDemand]
-) -> Iterator[VolumeDemand]:
-    """Disks that the guest here has encrypted, whatever nova says of the volume by now."""
-    domain = node.hypervisor.find(instance.uuid)
-    if domain is None:
-        return
-    known = {volume.id for volume in wanted if volume.encrypted}
-    for name in sorted(decrypted_in(domain.xml(inactive=True)) - known):
-        yield VolumeDemand(id=name, name=name, encrypted=True)
 
 
 def _shares(share_info: Any) -> tuple[str, ...]:

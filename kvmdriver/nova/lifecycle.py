@@ -55,7 +55,7 @@ def spawn(
     """
     machine = node.machine(image_meta, instance)
     slots = block_devices.plan(instance, image_meta, block_device_info, machine)
-    wanted = demands.of_slots(slots)
+    wanted = demands.of_server(node, instance, slots)
     demands.check(
         node, instance, image_meta, wanted, allocations=allocations, accel_info=accel_info
     )
@@ -280,7 +280,7 @@ def hard_reboot(
     image_meta = instance.image_meta
     machine = node.machine(image_meta, instance)
     slots = block_devices.plan(instance, image_meta, block_device_info, machine)
-    wanted = demands.of_slots(slots)
+    wanted = demands.of_server(node, instance, slots)
     demands.check(node, instance, image_meta, wanted, accel_info=accel_info, share_info=share_info)
     with node.volume_users.reserved(node.hypervisor, instance.uuid, wanted):
         connect_volumes(node, block_device_info)

@@ -79,7 +79,7 @@ def prepare(
     image_meta = instance.image_meta
     machine = node.machine(image_meta, instance)
     slots = block_devices.plan(instance, image_meta, block_device_info, machine)
-    wanted = demands.of_slots(slots)
+    wanted = demands.of_server(node, instance, slots)
     node.not_prepared.discard(instance.uuid)
     with undo_on_failure() as undo:
         # nova rolls back as well, and must not take what was here before

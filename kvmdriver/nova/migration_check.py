@@ -119,7 +119,7 @@ def at_source(
         instance, image_meta, block_device_info, node.machine(image_meta, instance)
     )
     try:
-        demands.check_move(node, instance, image_meta, demands.of_slots(slots))
+        demands.check_move(node, instance, image_meta, demands.of_server(node, instance, slots))
         require_movable(node.conf, domain, "live migration")
     except exception.KVMDriverError as error:
         raise nova_exception.MigrationPreCheckError(reason=str(error)) from error

@@ -45,7 +45,8 @@ def rescue(
     image_meta = instance.image_meta
     machine = node.machine(image_meta, instance)
     own = block_devices.plan(instance, image_meta, block_device_info, machine)
-    demands.check(node, instance, image_meta, demands.of_slots(own), share_info=share_info)
+    wanted = demands.of_server(node, instance, own)
+    demands.check(node, instance, image_meta, wanted, share_info=share_info)
     slots = block_devices.rescue_plan(own, image_meta, rescue_meta, machine)
     stable = block_devices.is_stable_rescue(rescue_meta)
     conf = node.conf.libvirt

@@ -137,7 +137,7 @@ def _check_demands(
         instance, image_meta, block_device_info, node.machine(image_meta, instance)
     )
     try:
-        demands.check_volumes(demands.of_slots(slots))
+        demands.check_volumes(demands.of_server(node, instance, slots))
         if _is_here(node, dest):
             demands.check_flavor(node, flavor)
     except exception.Unsupported as error:
@@ -199,7 +199,7 @@ def finish_migration(
     machine = node.machine(image_meta, instance)
     layout = node.layout(instance)
     slots = block_devices.plan(instance, image_meta, block_device_info, machine)
-    wanted = demands.of_slots(slots)
+    wanted = demands.of_server(node, instance, slots)
     demands.check(
         node, instance, image_meta, wanted, allocations=allocations, share_info=share_info
     )
@@ -243,7 +243,9 @@ def finish_revert_migration(
     slots = block_devices.plan(
         instance, image_meta, block_device_info, node.machine(image_meta, instance)
     )
-    demands.check(node, instance, image_meta, demands.of_slots(slots), share_info=share_info)
+    demands.check(
+        node, instance, image_meta, demands.of_server(node, instance, slots), share_info=share_info
+    )
     directory = node.layout(instance).directory
     with contextlib.suppress(FileNotFoundError):
         os.stat(directory + _ASIDE)

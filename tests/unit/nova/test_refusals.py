@@ -116,7 +116,8 @@ class DemandsTest(unittest.TestCase):
         """The definition of nova's own driver counts, even if nova's record says nothing."""
         domain = self.node.hypervisor.find.return_value = mock.Mock()
         domain.xml.return_value = _definition("<encryption format='luks'/>")
-        self.refused("the-volume")
+        wanted = demands.of_server(self.node, made.instance(), [self.slot()])
+        self.refused("the-volume", volumes=wanted)
         demands.check_kept(
             [VolumeDemand(id="the-volume", name="vdb", encrypted=True)], domain.xml()
         )
