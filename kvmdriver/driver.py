@@ -34,6 +34,7 @@ from kvmdriver.model import (
     OsView,
     Vcpus,
 )
+from kvmdriver.model.base import check_new_name
 from kvmdriver.moves import Moves
 from kvmdriver.operations import (
     attach,
@@ -115,12 +116,13 @@ class KVMDriver(Moves):
         progress: Progress = ignore,
     ) -> InstanceView:
         """Make an instance and start it."""
+        check_new_name(instance.name)
         return spawn.spawn(
             self._context, instance, request_id=request_id, start=start, progress=progress
         )
 
-    def destroy(self, instance: str, *, keep_disks: bool = False) -> tuple[str, ...]:
-        """Remove an instance; the paths of kept disks."""
+    def destroy(self, instance: str, *, keep_disks: bool = False) -> tuple[str, ...] | None:
+        """Remove an instance; the paths of kept disks, None when there was no such instance."""
         return destroy.terminate(self._context, instance, keep_disks=keep_disks)
 
     def clone(
@@ -133,6 +135,7 @@ class KVMDriver(Moves):
         progress: Progress = ignore,
     ) -> InstanceView:
         """Copy a stopped instance, disks included."""
+        check_new_name(name)
         return clone.clone(
             self._context, instance, name=name, uuid=uuid, request_id=request_id, progress=progress
         )
@@ -181,6 +184,7 @@ class KVMDriver(Moves):
 
     def rename(self, instance: str, name: str) -> None:
         """Give a stopped instance another name."""
+        check_new_name(name)
         clone.rename(self._context, instance, name)
 
     # Power

@@ -20,7 +20,8 @@ from oslo_config import cfg  # noqa: E402
 from kvmdriver import conf as options  # noqa: E402
 from kvmdriver import exception  # noqa: E402
 from kvmdriver.agent.client import ComputeAPI  # noqa: E402
-from kvmdriver.agent.local import LocalAgent, has_transport  # noqa: E402
+from kvmdriver.agent.local import LocalAgent, has_transport, use_embedded  # noqa: E402
+from kvmdriver.cli import terminal  # noqa: E402
 
 
 class Shell(app.App):
@@ -35,6 +36,8 @@ class Shell(app.App):
             version=pbr.version.VersionInfo("kvmdriver").version_string(),
             command_manager=commandmanager.CommandManager("kvmdriver.cli"),
             deferred_help=True,
+            stdout=terminal.output(),
+            stderr=terminal.messages(),
         )
         self._conf: cfg.ConfigOpts | None = None
         self._client: ComputeAPI | None = None
@@ -53,6 +56,12 @@ class Shell(app.App):
         )
         parser.add_argument(
             "--host", metavar="HOST", help="host whose agent is called (default: this host)"
+        )
+        parser.add_argument(
+            "--embedded",
+            action="store_true",
+            help="run QEMU's driver in this process, for a host without libvirtd: its instances are "
+            "apart from those of libvirtd, and it has no virtual networks",
         )
         return parser
 
@@ -79,6 +88,8 @@ class Shell(app.App):
                 raise exception.ConfigurationError(
                     f"the configuration is wrong: {error}"
                 ) from None
+            if self.options.embedded:
+                use_embedded(conf)
             self._conf = conf
         return self._conf
 
@@ -89,7 +100,7 @@ class Shell(app.App):
             if has_transport(self.conf):
                 self._client = ComputeAPI(self.conf, host=self.options.host)
             else:
-                self._local = LocalAgent(self.conf, quiet=self.options.verbose_level == 0)
+                self._local = LocalAgent(self.conf)
                 self._client = self._local.client
         return self._client
 
@@ -111,8 +122,8 @@ def main(argv: list[str] | None = None) -> int:
     if shell.has_libvirt:
         # libvirt's event thread may be in one of our callbacks: it must not see the interpreter
         # being taken apart. libvirtd notices that we have gone, guests do not care.
-        sys.stdout.flush()
-        sys.stderr.flush()
+        shell.stdout.flush()
+        shell.stderr.flush()
         os._exit(status)
     return status
 

@@ -8,23 +8,25 @@ from kvmdriver.operations.storage_move import outside_disks
 from kvmdriver.storage.copy import remove_file
 
 
-def terminate(context: Context, name_or_uuid: str, *, keep_disks: bool = False) -> tuple[str, ...]:
+def terminate(
+    context: Context, name_or_uuid: str, *, keep_disks: bool = False
+) -> tuple[str, ...] | None:
     """Switch an instance off and remove it. Nothing happens when it is gone already.
 
     :param keep_disks: leave the files of its disks; the rest of its directory goes.
-    :returns: the paths of the disks that were kept.
+    :returns: the paths of the disks that were kept; None when there was no such instance.
     """
     try:
         domain, _record = context.find(name_or_uuid)
     except exception.InstanceNotFound:
         if context.hypervisor.find(name_or_uuid) is not None:
             raise  # it is there, and it is not ours
-        return ()
+        return None
     with context.locks.hold(domain.uuid):
         try:
             domain, record = context.find(domain.uuid)
         except exception.InstanceNotFound:
-            return ()
+            return None
         require_idle(domain, record)
         kept = _disk_paths(record) if keep_disks else ()
         deleting = Task(name="delete", owner=Owner.current(), files=kept)
