@@ -6,7 +6,7 @@ import logging
 from kvmdriver import exception
 from kvmdriver.hypervisor.domain import Domain
 from kvmdriver.hypervisor.record import Record, Task
-from kvmdriver.operations import destroy, evacuate, storage_move
+from kvmdriver.operations import destroy, evacuate, orphans, storage_move
 from kvmdriver.operations.context import Context
 from kvmdriver.storage.copy import remove_file
 
@@ -39,8 +39,13 @@ def reconcile(context: Context) -> list[tuple[str, str, str]]:
             mended.append((summary.uuid, *outcome))
     for path in context.images.sweep():
         LOG.warning("removed %s, left by a process that was killed", path)
-    for path in context.store.orphans(known, context.host):
-        LOG.warning("%s belongs to no instance; remove it if you do not need it", path)
+    for orphan in orphans.find(context, known):
+        LOG.warning(
+            "libvirt at %s knows no instance with the directory %s: %s",
+            context.conf.kvm.uri,
+            orphan.path,
+            orphan.advice,
+        )
     return mended
 
 

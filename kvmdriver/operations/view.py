@@ -18,6 +18,7 @@ from kvmdriver.model import (
     InstanceView,
     NicView,
 )
+from kvmdriver.operations import orphans
 from kvmdriver.operations.context import Context
 
 _MIB = 1024 * 1024
@@ -274,6 +275,6 @@ def host(context: Context) -> HostView:
         networks=tuple(sorted(name for name, active in hypervisor.networks().items() if active)),
         instances_path=context.store.root,
         orphans=tuple(
-            context.store.orphans({instance.uuid for instance in instances}, context.host)
+            orphan.path for orphan in orphans.find(context, {i.uuid for i in instances})
         ),
     )
