@@ -123,11 +123,21 @@ class PermissionsTest(AgentTest):
         channel.queue_declare(own, durable=True, auto_delete=False)
         channel.queue_bind(own, EXCHANGE, own)
         self.assertIsNone(channel.basic_get(own))
-        self._cannot_read(connection, "kvmdriver.kvm1")
-        self._cannot_read(connection, "reply_kvm1:agent:1")
-        self._cannot_read(connection, "reply_" + "0" * 32)
-        self._cannot_read(connection, "kvmdriver_fanout_kvm1:agent:2")
-        for key in ("kvmdriver.kvm1", "kvmdriver.*", "#", "*.kvm1", "kvmdriver.kvm2.#"):
+        for queue in (
+            "kvmdriver.kvm1", "kvmdriver_reads.kvm1", "kvmdriver_peers.kvm1",
+            "kvmdriver_fanout_kvm1:agent:2", "reply_kvm1:agent:1", "reply_" + "0" * 32,
+        ):  # fmt: skip
+            self._cannot_read(connection, queue)
+        with self._refused(connection, "a call that agents do not make") as channel:
+            self._publish(channel, EXCHANGE, "kvmdriver.kvm1")
+        for key in (
+            "kvmdriver.kvm1",
+            "kvmdriver.*",
+            "#",
+            "*.kvm1",
+            "kvmdriver.kvm2.#",
+            "kvmdriver_reads.kvm1",
+        ):
             with self._refused(connection, f"bind {key}") as channel:
                 channel.queue_bind(own, EXCHANGE, key)
             with self._refused(connection, f"bind an exchange, {key}") as channel:
