@@ -148,6 +148,9 @@ class PermissionsTest(AgentTest):
             channel.exchange_delete(EXCHANGE)
         with self._refused(connection, "read notifications") as channel:
             channel.basic_get("kvmdriver_notifications.info")
+        # what permissions cannot forbid, and doc/security.rst says: answers go to queues by name
+        with self.assertRaises(amqp.NotFound):
+            self._publish(connection.channel(), "", "kvmdriver.nobody")
         self.assertEqual([], self.remote.list_instances(), "the agent of kvm1 works on")
 
     def test_a_client_reads_nothing_but_its_answers(self) -> None:
