@@ -77,8 +77,10 @@ class DeleteServer(Base):
                     name, keep_disks=args.keep_disks, if_exists=args.if_exists
                 )
             except exception.KVMDriverError as error:
-                if isinstance(error, exception.AgentUnreachable | exception.HypervisorUnavailable):
-                    raise  # no other one can be removed either
+                # a hung guest is one thing, a hypervisor or an agent that is away another
+                away = exception.AgentUnreachable | exception.HypervisorUnavailable
+                if isinstance(error, away) and not isinstance(error, exception.HypervisorTimeout):
+                    raise
                 self.tell(error)
                 self.failed = True
                 continue

@@ -44,7 +44,7 @@ def printable_log(text: str) -> str:
 class Screen:
     """A text stream that shows control characters and does not send them.
 
-    :param keep: control characters that are sent all the same.
+    :param keep: further control characters that are sent.
     """
 
     def __init__(self, stream: TextIO, keep: str = ""):

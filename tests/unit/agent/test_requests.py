@@ -70,7 +70,7 @@ ANYTHING = st.recursive(
 class RubbishTest(unittest.TestCase):
     @settings(deadline=None)
     @given(ANYTHING)
-    def test_whatever_a_field_has_the_error_is_ours(self, value: object) -> None:
+    def test_rubbish_in_any_field_is_our_error(self, value: object) -> None:
         for kind in KINDS:
             for name in kind.model_fields:
                 try:
