@@ -38,6 +38,7 @@ from kvmdriver.model import (
     OsView,
     Vcpus,
 )
+from kvmdriver.model.base import check_new_name
 from kvmdriver.moves import Moves
 from kvmdriver.operations import (
     attach,
@@ -157,13 +158,14 @@ class KVMDriver(Moves):
         progress: Progress = ignore,
     ) -> InstanceView:
         """Make an instance and start it."""
+        check_new_name(instance.name)
         with self._context.cancellations.watch(instance.uuid, instance.name, progress) as told:
             return spawn.spawn(
                 self._context, instance, request_id=request_id, start=start, progress=told
             )
 
-    def destroy(self, instance: str, *, keep_disks: bool = False) -> tuple[str, ...]:
-        """Remove an instance; the paths of kept disks."""
+    def destroy(self, instance: str, *, keep_disks: bool = False) -> tuple[str, ...] | None:
+        """Remove an instance; the paths of kept disks, None when there was no such instance."""
         return destroy.terminate(self._context, instance, keep_disks=keep_disks)
 
     def clone(
@@ -176,6 +178,7 @@ class KVMDriver(Moves):
         progress: Progress = ignore,
     ) -> InstanceView:
         """Copy a stopped instance, disks included."""
+        check_new_name(name)
         with self._context.cancellations.watch(uuid, name, progress) as told:
             return clone.clone(
                 self._context, instance, name=name, uuid=uuid, request_id=request_id, progress=told
@@ -227,6 +230,7 @@ class KVMDriver(Moves):
 
     def rename(self, instance: str, name: str, *, request_id: str | None = None) -> None:
         """Give a stopped instance another name."""
+        check_new_name(name)
         clone.rename(self._context, instance, name, request_id=request_id)
 
     # Power

@@ -75,7 +75,7 @@ class FunctionalTest(unittest.TestCase):
         return conf
 
     def start_agent(self) -> LocalAgent:
-        return LocalAgent(self.make_conf(), quiet=True)
+        return LocalAgent(self.make_conf())
 
     def _clean_up(self) -> None:
         for identity in self.made:
