@@ -18,6 +18,7 @@ from kvmdriver.agent.notifications import Notifier
 from kvmdriver.agent.progress import ProgressTable, Reporter
 from kvmdriver.agent.transport import Lane
 from kvmdriver.driver import KVMDriver
+from kvmdriver.hypervisor.record import DoneRequest
 from kvmdriver.model import Model, ProgressView
 
 LOG = logging.getLogger(__name__)
@@ -30,7 +31,11 @@ Method = Callable[..., Any]
 
 
 class Call:
-    """One request being carried out."""
+    """One request being carried out.
+
+    ``request_id`` is bound to what was asked (``hypervisor.record.DoneRequest``): instances remember
+    both.
+    """
 
     def __init__(self, request_id: str, progress: Reporter):
         self.request_id = request_id
@@ -68,7 +73,8 @@ def changes(request_type: type[requests.Request], event: str) -> Callable[[Metho
 
     It is announced as ``instance.<event>.start`` and ``.end`` or ``.error``, its progress can be
     followed, and a redelivered request gets the answer of the first one. While the first one is
-    worked on, few wait for it with a thread each; the others are told so at once.
+    worked on, few wait for it with a thread each; the others are told so at once. The ID of a
+    request must not come with anything else, be it another method.
     """
 
     def decorate(function: Method) -> Method:
@@ -78,7 +84,8 @@ def changes(request_type: type[requests.Request], event: str) -> Callable[[Metho
                 request = request_type.parse(payload)
                 request_id = request.request_id or uuidutils.generate_uuid()
                 return self._once(
-                    f"{function.__name__}:{request_id}",
+                    request_id,
+                    request.digest(function.__name__, secrets=True),
                     lambda: self._carry_out(event, request, request_id, function),
                 )
 
@@ -118,7 +125,8 @@ def _plain(answer: Any) -> Any:
 class _Seen:
     """A request that was delivered before, and its answer as soon as there is one."""
 
-    def __init__(self) -> None:
+    def __init__(self, digest: str) -> None:
+        self.digest = digest
         self.future: concurrent.futures.Future[Any] = concurrent.futures.Future()
         self._waiting = 0
 
@@ -151,13 +159,19 @@ class Methods:
 
     # What the decorators use; oslo.messaging lets nobody call names with an underscore.
 
-    def _once(self, key: str, work: Callable[[], Any]) -> Any:
-        """Do ``work``, or wait for the thread that does it already and share the answer."""
+    def _once(self, key: str, digest: str, work: Callable[[], Any]) -> Any:
+        """Do ``work``, or wait for the thread that does it already and share the answer.
+
+        :param digest: that of what is asked for.
+        :raises kvmdriver.exception.RequestConflict: the key came with something else before.
+        """
         with self._lock:
             known = self._seen.get(key)
             if known is None:
-                mine = self._seen[key] = _Seen()
+                mine = self._seen[key] = _Seen(digest)
                 self._forget_old()
+            elif known.digest != digest:
+                raise exception.RequestConflict.of(key)
             else:
                 known.require_place()
         if known is not None:
@@ -191,7 +205,9 @@ class Methods:
         reporter = Reporter(self._progress, request_id, notify)
         self._notifier.info(f"instance.{event}.start", payload)
         try:
-            answer = _plain(function(self, request, Call(request_id, reporter)))
+            digest = request.digest(function.__name__, secrets=False)
+            bound = DoneRequest(id=request_id, digest=digest).reference
+            answer = _plain(function(self, request, Call(bound, reporter)))
         except Exception as error:
             known = isinstance(error, exception.KVMDriverError)
             details = error.to_dict() if known else {"code": "internal_error"}  # type: ignore[attr-defined]

@@ -23,6 +23,7 @@ LOG = logging.getLogger(__name__)
 
 NAMESPACE = "kvmdriver.compute_drivers"
 _RETRY_SECONDS = 2.0
+_MEND_SECONDS = 30.0
 _RECOVER_SECONDS = 3.0
 _RETURN_SECONDS = 10.0
 _CLOSE_SECONDS = 2.0
@@ -85,7 +86,6 @@ class AgentServer:
         self._notifier = notifier
         self._neighbours = NoPeers() if alone else Peers(Caller(conf, transport=transport))
         self._stopping = threading.Event()
-        self._disconnected = threading.Event()
         self._first: concurrent.futures.Future[bool] = concurrent.futures.Future()
         endpoint = Endpoint(self.driver, notifier, self._neighbours)
         agent = conf.kvm_agent
@@ -130,7 +130,7 @@ class AgentServer:
         if wait:
             self._stop_serving()
         self._stopping.set()
-        self._disconnected.set()
+        self.driver.attention.set()
         self.driver.migration_activity.set()
         self._keeper.join(_RETRY_SECONDS)
         self._mover.join(_RETRY_SECONDS)
@@ -157,10 +157,15 @@ class AgentServer:
 
     def _on_event(self, event: Event) -> None:
         if event.kind == "disconnected":
-            self._disconnected.set()
+            self.driver.attention.set()
 
     def _keep(self) -> None:
-        """Connect and, after a loss, reconnect: events come before anybody asks for something."""
+        """Connect, and after a loss again: events come before anybody asks for something.
+
+        What operations have left is mended as well. What cannot be mended yet, as a guest does not
+        answer, is tried every now and then.
+        """
+        attention = self.driver.attention
         try:
             connected = self._prepare()
         except BaseException as error:  # noqa: B036 the error is for the one who starts the agent
@@ -168,12 +173,20 @@ class AgentServer:
             return
         self._first.set_result(connected)
         if not connected:
-            self._disconnected.set()
+            attention.set()
         while not self._stopping.is_set():
-            self._disconnected.wait()
-            self._disconnected.clear()
-            while not self._stopping.is_set() and not self._prepare():
+            attention.wait(_MEND_SECONDS if self.driver.has_unmended() else None)
+            attention.clear()
+            while not self._stopping.is_set() and not self._prepare_again():
                 self._stopping.wait(_RETRY_SECONDS)
+
+    def _prepare_again(self) -> bool:
+        try:
+            return self._prepare()
+        except Exception:
+            # the keeper lives on: libvirt may be lost again
+            LOG.exception("the host could not be reconciled")
+            return True
 
     def _prepare(self) -> bool:
         try:

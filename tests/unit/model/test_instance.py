@@ -1,6 +1,6 @@
 import unittest
 
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kvmdriver import exception
@@ -55,6 +55,9 @@ class InstanceTest(unittest.TestCase):
             ({"boot": {"cmdline": "quiet"}}, "boot"),
             ({"boot": {"secure_boot": True}}, "boot"),
             ({"consoles": {"vnc_password": "longer than 8"}}, "consoles.vnc_password"),
+            ({"consoles": {"keymap": "/dev/zero"}}, "consoles.keymap"),
+            ({"consoles": {"keymap": "../../../etc/passwd"}}, "consoles.keymap"),
+            ({"consoles": {"keymap": "en-us\n"}}, "consoles.keymap"),
             ({"consoles": {"graphics": "none", "vnc_password": "x"}}, "consoles"),
             ({"config_drive": {"hostname": "-"}}, "config_drive.hostname"),
             ({"config_drive": {"ssh_keys": ["rubbish"]}}, "config_drive.ssh_keys.0"),
@@ -121,6 +124,8 @@ class InstanceTest(unittest.TestCase):
         with self.assertRaises(ValueError):
             Instance.parse(MINIMAL).name = "other"
 
+    # how fast inputs are made says how busy the machine is, and nothing about the models
+    @settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
     @given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(),
                         lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)))  # fmt: skip
     def test_anything_is_refused_in_our_words(self, rubbish: object) -> None:
