@@ -130,11 +130,6 @@ class KVMDriver(Moves):
         """Have every operation end that can be ended; each undoes what it has done."""
         self._context.cancellations.cancel_all(reason)
 
-    def _quickly(self) -> contextlib.AbstractContextManager[None]:
-        """For questions: libvirt answers within the time that is configured for them, or not."""
-        connection = self._context.hypervisor.connection
-        return connection.within(self._context.conf.kvm.read_timeout)
-
     def _watched(
         self, instance: str, progress: Progress, *, goes_with_instance: bool = False
     ) -> contextlib.AbstractContextManager[Progress]:
@@ -348,42 +343,46 @@ class KVMDriver(Moves):
 
     def get_console_output(self, instance: str, kib: int | None = None) -> bytes:
         """The end of an instance's console log."""
-        return console.console_log(self._context, instance, kib)
+        with self._context.question():
+            return console.console_log(self._context, instance, kib)
 
     def get_vnc_console(self, instance: str) -> str:
         """The URL of an instance's screen."""
-        return console.vnc_url(self._context, instance)
+        with self._context.question():
+            return console.vnc_url(self._context, instance)
 
     def get_serial_console(self, instance: str) -> tuple[str, int, str]:
         """Host, port and token of a socket to an instance's serial port."""
-        return console.serial_console(self._context, instance)
+        with self._context.question():
+            return console.serial_console(self._context, instance)
 
     def get_screenshot(self, instance: str) -> bytes:
         """An instance's screen as PNG."""
-        return console.screenshot(self._context, instance)
+        with self._context.question():
+            return console.screenshot(self._context, instance)
 
     # Looking
 
     def list_instances(self) -> list[InstanceView]:
         """All instances."""
-        with self._quickly():
+        with self._context.question():
             return view.list_instances(self._context)
 
     def get_instance(self, instance: str) -> InstanceView:
         """One instance."""
-        with self._quickly():
+        with self._context.question():
             return view.show(self._context, instance)
 
     def get_diagnostics(self, instance: str) -> Diagnostics:
         """Counters of a running instance."""
-        with self._quickly():
+        with self._context.question():
             return view.diagnostics(self._context, instance)
 
     def get_host(self) -> HostView:
         """The host."""
         # libvirt asks QEMU what it can do, which takes long the first time, and not again
         self._context.hypervisor.host_capabilities()
-        with self._quickly():
+        with self._context.question():
             return view.host(self._context)
 
     def get_cpu(self) -> CpuView:
@@ -402,7 +401,8 @@ class KVMDriver(Moves):
 
     def get_guest_cpu(self, instance: str) -> GuestCpu:
         """The CPU that a running instance has."""
-        return cpu.of_guest(self._context, instance)
+        with self._context.question():
+            return cpu.of_guest(self._context, instance)
 
     def check_host(self) -> list[CheckView]:
         """Everything that a host of virtual machines needs, with the command that mends it."""
