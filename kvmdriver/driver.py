@@ -97,6 +97,7 @@ class KVMDriver(Moves):
         self._context.store.prepare()
         check.require_versions(self._context.conf, self._context.hypervisor)
         cpu.check_settings(self._context)
+        reconcile.tighten(self._context)
         return reconcile.reconcile(self._context)
 
     @property

@@ -77,6 +77,10 @@ class TaskName(enum.StrEnum):
     REBOOT = "reboot"
 
 
+# Those that make an instance, or its copy on this host.
+_BUILDING = frozenset({TaskName.CREATE, TaskName.EVACUATE, TaskName.INCOMING})
+
+
 class Task(Model):
     """An operation under way: what it is about to change, written down before it changes it.
 
@@ -195,6 +199,15 @@ class Record(Model):
     """The migration by which the instance came here."""
     evacuated_from: tuple[str, ...] = ()
     """Hosts that had the instance, died, and do not know yet that it is not theirs any more."""
+
+    @property
+    def building(self) -> str | None:
+        """The operation that is making the instance, by its identifier; None once it is whole."""
+        task = self.task
+        if task is None or task.name not in _BUILDING:
+            return None
+        # records of versions that gave an operation no identifier own no directory
+        return (task.migration.id if task.migration is not None else task.id) or "unknown"
 
     def done(self, reference: str | None) -> DoneRequest | None:
         """The request of that reference, if it has been carried out.

@@ -104,12 +104,12 @@ def _place(context: Context, instance: Instance, disk: Disk, live: bool) -> Disk
     if disk.name is None:
         while True:
             placed = resolve.place_disk(context, instance, disk, system, taken, field="disk")
-            if not os.path.exists(layout.disk(placed.name or "")):
+            if not os.path.lexists(layout.disk(placed.name or "")):
                 break
             taken.add(placed.name or "")
     else:
         placed = resolve.place_disk(context, instance, disk, system, taken, field="disk")
-        if os.path.exists(layout.disk(disk.name)):
+        if os.path.lexists(layout.disk(disk.name)):
             raise exception.InvalidRequest(
                 f"the file of an earlier disk {disk.name} is still there",
                 field="disk.name",

@@ -36,7 +36,8 @@ def clone(
     The clone is left stopped. The same request again gives the same answer.
 
     :raises kvmdriver.exception.InvalidState: the source is not stopped.
-    :raises kvmdriver.exception.InstanceExists: the name or the UUID is taken.
+    :raises kvmdriver.exception.InstanceExists: the name or the UUID is taken, or the directory of
+        that UUID belongs to another host or has kept disks.
     """
     source, record = context.find(name_or_uuid)
     if source.uuid == uuid:
@@ -59,16 +60,17 @@ def clone(
                 instance=existing.name,
             )
         require_status(source, "clone", "stopped", "crashed", remedies=_STOP)
+        context.store.require_free(uuid)
         instance = _copy_of(context, source, record.instance, name, uuid)
         context.store.require(_size_mib(record.instance))
         task = Task.begin(TaskName.CREATE, request_id)
         building = Record(instance=instance, root=context.store.root, digest=digest, task=task)
         with context.under_way(uuid, task):
             emulator = source.xml().findtext("devices/emulator")
-            context.hypervisor.define(
+            domain = context.hypervisor.define(
                 domain_xml(instance, context.platform(uuid, emulator), building.to_element())
             )
-            context.store.create(uuid)
+            context.claim(domain, building)
             _copy_files(context, record.instance, instance, progress)
             # libvirtd may have been started again in the meantime
             context.finish(context.hypervisor.domain(uuid), building, task, done=True)

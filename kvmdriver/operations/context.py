@@ -113,6 +113,27 @@ class Context:
             definition=xml.to_string(domain.xml(inactive=True, secure=True)),
         )
 
+    def claim(self, domain: Domain, record: Record) -> None:
+        """Make the directory of a new instance, marked as this host's and as unfinished.
+
+        :raises kvmdriver.exception.InstanceExists: it is taken, by another host or by kept disks.
+        """
+        mark = self.description(domain, record).changed(building=record.building)
+        self.store.claim(domain.uuid, mark)
+
+    def remove_files(self, record: Record, keep: tuple[str, ...] = ()) -> bool:
+        """Remove an instance's directory if it is this host's (``InstanceStore.remove``).
+
+        Of an instance under construction only the directory that the same operation has made.
+        """
+        return self.store.remove(
+            record.instance.uuid,
+            self.host,
+            self.hypervisor.host_capabilities().uuid,
+            keep=keep,
+            building=record.building,
+        )
+
     def remember_evacuated(self, record: Record) -> None:
         """Have hosts told, when they return, that one of their instances is here."""
         if record.evacuated_from:

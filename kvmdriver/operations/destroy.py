@@ -37,9 +37,15 @@ def terminate(context: Context, name_or_uuid: str, *, keep_disks: bool = False) 
 
 
 def remove(context: Context, domain: Domain, record: Record, keep: tuple[str, ...] = ()) -> None:
-    """Everything that an instance consists of. The domain goes last: it is what remembers."""
+    """Everything that an instance consists of. The domain goes last: it is what remembers.
+
+    Files that another host owns, or nobody, stay: an instance under construction has a mark in
+    its directory, or no directory.
+    """
     domain.destroy()
-    context.store.remove(record.instance.uuid, keep)
+    if not context.remove_files(record, keep):
+        domain.undefine(keep_nvram=True)
+        return
     left = record.task.removes if record.task is not None else ()
     for path in (*outside_disks(record.instance), *left):
         if path not in keep:

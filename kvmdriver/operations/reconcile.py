@@ -37,11 +37,23 @@ def reconcile(context: Context) -> list[tuple[str, str, str]]:
         if outcome is not None:
             mended.append((summary.uuid, *outcome))
     context.unmended.intersection_update(failed)
-    for path in context.images.sweep():
+    host_uuid = context.hypervisor.host_capabilities().uuid
+    for path in (*context.images.sweep(), *context.store.sweep(context.host, host_uuid)):
         LOG.warning("removed %s, left by a process that was killed", path)
     for path in context.store.orphans(known, context.host):
         LOG.warning("%s belongs to no instance; remove it if you do not need it", path)
     return mended
+
+
+def tighten(context: Context) -> None:
+    """Close the files of this host to other users, as older versions did not."""
+    count = context.store.tighten(
+        context.host,
+        context.hypervisor.host_capabilities().uuid,
+        context.conf.kvm_storage.disk_directories,
+    )
+    if count:
+        LOG.warning("%d files could be read or written by other users, and cannot any more", count)
 
 
 def _look_after(context: Context, uuid: str, record: Record) -> tuple[str, str] | None:

@@ -27,7 +27,8 @@ def spawn(
     ``reconcile`` finds and removes. The same request again, while the instance exists, changes
     nothing and gives the same answer; with other secrets it is another request.
 
-    :raises kvmdriver.exception.InstanceExists: another instance has the name or the UUID.
+    :raises kvmdriver.exception.InstanceExists: another instance has the name or the UUID, or the
+        directory of that UUID belongs to another host or has kept disks.
     :raises kvmdriver.exception.KVMDriverError: the request cannot be carried out; nothing of it is
         left.
     """
@@ -37,6 +38,7 @@ def spawn(
         if existing is not None:
             return _existing(context, existing, request)
         _check_name(context, request)
+        context.store.require_free(request.uuid)
         resolved = resolve(context, request)
         task = Task.begin(TaskName.CREATE, request_id)
         record = Record(
@@ -46,8 +48,7 @@ def spawn(
             task=task,
         )
         with context.under_way(request.uuid, task):
-            define(context, resolved, record)
-            context.store.create(request.uuid)
+            context.claim(define(context, resolved, record), record)
             make_files(context, resolved.instance, progress)
             # libvirtd may have been started again while the files were made
             domain = context.hypervisor.domain(request.uuid)

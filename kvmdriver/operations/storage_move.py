@@ -11,6 +11,7 @@ from kvmdriver.model import Disk, DiskView, Instance
 from kvmdriver.operations.context import Context, require_status
 from kvmdriver.operations.snapshot import choose_disk, end_copies, mirrored
 from kvmdriver.progress import Progress, ignore
+from kvmdriver.storage import private
 
 _RESUME = {"suspended": "resume it first: its saved memory names the disks that it has now"}
 
@@ -52,7 +53,7 @@ def move_disk(
             file={"path": target, "format": image_format}, format=image_format, image=None,
             size_mib=-(-size // 1048576),
         )  # fmt: skip
-        if os.path.exists(target):
+        if os.path.lexists(target):  # be it a link that leads nowhere
             raise exception.InvalidRequest(
                 "there is a file of that name already",
                 field="directory",
@@ -68,9 +69,9 @@ def move_disk(
             files=(target,),
             removes=(path,),
         ):
+            # made by us and then filled by QEMU: so it is ours again when libvirt gives it back
+            context.qemu_img.create_target(target, image_format, size)
             if status in ("running", "paused"):
-                # made by us and then filled by QEMU: so it is ours again when libvirt gives it back
-                context.qemu_img.create_target(target, image_format, size)
                 element = copy_target(target, image_format)
                 with mirrored(
                     context.hypervisor, domain, disk.name, element, "move disk", progress
@@ -85,7 +86,6 @@ def move_disk(
                     stage="move disk",
                     progress=progress,
                 )
-                os.chmod(target, 0o644)
             _redefine(context, context.hypervisor.domain(domain.uuid), moved)
         return _view(moved)
 
@@ -144,6 +144,15 @@ def _target(
             field="directory",
             value=directory,
             remedy="make it first",
+        )
+    if not private.only_ours(real):
+        raise exception.InvalidRequest(
+            "other users than root can replace files there, or the directory itself",
+            field="directory",
+            value=directory,
+            instance=instance.name,
+            remedy=f"have root own {real} and the directories above it, and nobody else write "
+            f"to them: chown root {real}; chmod go-w {real}",
         )
     return os.path.join(real, f"{instance.uuid}.{disk.name}.{image_format}")
 

@@ -241,7 +241,7 @@ class ImageCache:
 
     @staticmethod
     def _publish(part: str, path: str) -> None:
-        os.chmod(part, 0o644)
+        os.chmod(part, 0o640)  # QEMU's group may read what libvirt has given to its user
         os.rename(part, path)
 
     @contextlib.contextmanager

@@ -15,6 +15,7 @@ from kvmdriver.operations import cpu
 from kvmdriver.operations.context import Context
 from kvmdriver.operations.migrate.offer import problem_of
 from kvmdriver.operations.resolve import check_memory, drivers_own_of_nic, refuse_drivers_own
+from kvmdriver.storage import description as descriptions
 
 _MIB = 1024 * 1024
 # The task of an instance that waits for its guest, and of one whose guest is on its way elsewhere.
@@ -104,14 +105,23 @@ def _identity(context: Context, offer: MigrationOffer) -> Iterator[Problem]:
             remedy="remove or rename the one that is there",
         )
         return
+    if sees_marker(context, offer):
+        yield from _shared(context, offer)
+    elif context.hypervisor.find(offer.instance.uuid) is None:
+        yield from _attempt(context.store.require_free, offer.instance.uuid)
+
+
+def _shared(context: Context, offer: MigrationOffer) -> Iterator[Problem]:
+    """A directory is taken over from the host that owns it, not from whoever offers it."""
     directory = context.store.layout(offer.instance.uuid).directory
-    known = context.hypervisor.find(offer.instance.uuid) is not None
-    if os.path.exists(directory) and not known and not sees_marker(context, offer):
+    mark = descriptions.read(directory)
+    if mark is None or mark.building or mark.host != offer.source:
+        whose = mark.host if mark is not None else "nobody"
         yield Problem(
             code="storage_error",
-            field="uuid",
-            message=f"{context.host} has a directory {directory} that belongs to no instance",
-            remedy="look into it, and remove it",
+            field="source",
+            message=f"the directory {directory} belongs to {whose}, not to {offer.source}",
+            remedy="move the instance from the host that has it",
         )
 
 

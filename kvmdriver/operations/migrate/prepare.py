@@ -73,15 +73,14 @@ def prepare(context: Context, offer: MigrationOffer) -> MigrationPlan:
             # this host may have the instance back before it was told to forget it
             evacuated_from=tuple(h for h in offer.evacuated_from if h != context.host),
         )
-        if not answer.shared:
-            undo.add(context.store.remove, uuid)
         undo.add(context.arrivals.end, offer.id)
         context.migrations.activity.set()
         domain = context.hypervisor.define(definition(context, offer, record))
         undo.add(forget, domain)
         wanted: list[MovingFile] = []
         if not answer.shared:
-            context.store.create(uuid)
+            context.claim(domain, record)
+            undo.add(context.remove_files, record)
             wanted = _wanted(context, offer, instance)
             if offer.kind == "live":
                 _make_disks(context, offer)
@@ -111,7 +110,7 @@ def remove_incoming(context: Context, domain: Domain) -> None:
     domain.destroy()
     context.arrivals.end(task.migration.id)
     if not task.migration.shared:
-        context.store.remove(domain.uuid)
+        context.remove_files(record)
     forget(domain)
 
 
