@@ -28,6 +28,7 @@ from kvmdriver import exception
 from kvmdriver.agent.caller import OnProgress
 from kvmdriver.agent.migration_calls import MigrationCalls
 from kvmdriver.model import (
+    CachedImageView,
     CheckView,
     CpuComparison,
     CpuView,
@@ -222,6 +223,20 @@ class ComputeAPI(MigrationCalls):
 
     def detach_interface(self, instance: str, mac: str, *, host: str | None = None) -> None:
         self._change("detach_interface", host, None, instance=instance, mac=mac)
+
+    # Images
+
+    def list_cached_images(self, *, host: str | None = None) -> list[CachedImageView]:
+        """The files of a host's image cache, and the instances that use them."""
+        rows = self._read("list_cached_images", host)
+        return [CachedImageView.model_validate(row) for row in rows]
+
+    def prune_image_cache(
+        self, names: Sequence[str] = (), *, unused: bool = False, host: str | None = None
+    ) -> tuple[str, ...]:
+        """Remove images from the cache, or all that no instance uses; their names."""
+        answer = self._change("prune_image_cache", host, None, names=list(names), unused=unused)
+        return tuple(answer["removed"])
 
     # Consoles
 

@@ -137,6 +137,16 @@ class Endpoint(MigrationMethods):
     def detach_interface(self, request: requests.DetachInterface, call: Call) -> Any:
         self._driver.detach_interface(request.instance, request.mac, request_id=call.request_id)
 
+    # Images
+
+    @reads(requests.Empty)
+    def list_cached_images(self, request: requests.Empty) -> Any:
+        return self._driver.list_cached_images()
+
+    @changes(requests.PruneImageCache, "prune_image_cache")
+    def prune_image_cache(self, request: requests.PruneImageCache, call: Call) -> Any:
+        return {"removed": self._driver.prune_image_cache(request.names, unused=request.unused)}
+
     # Consoles
 
     @reads(requests.GetConsoleOutput)

@@ -19,6 +19,7 @@ from kvmdriver.model.migration import MigrationKind
 # A name or a UUID; both fit the alphabet of names.
 InstanceRef = Name
 RequestId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
+CacheName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$")]
 Seconds = Annotated[float, Field(ge=0, le=86400)]
 
 
@@ -119,6 +120,11 @@ class DetachInterface(InstanceRequest):
 
 class GetConsoleOutput(InstanceRequest):
     kib: int | None = Field(None, ge=1, le=65536)
+
+
+class PruneImageCache(Request):
+    names: Annotated[tuple[CacheName, ...], Field(max_length=1024)] = ()
+    unused: bool = False
 
 
 class GetProgress(Request):

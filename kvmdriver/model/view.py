@@ -40,7 +40,11 @@ class NicView(Model):
 
 
 class InstanceView(Model):
-    """An instance as list and show give it; memory in MiB."""
+    """An instance as list and show give it; memory in MiB.
+
+    ``unresponsive``: its QEMU owes libvirt an answer. ``unknown``: what only the guest could have
+    told, and did not, e.g. ``disks.vda.size_mib`` or ``addresses``.
+    """
 
     uuid: str
     name: str
@@ -61,6 +65,8 @@ class InstanceView(Model):
     cpu_mode: str | None = None
     host: str | None = None
     warnings: tuple[str, ...] = ()
+    unresponsive: bool = False
+    unknown: tuple[str, ...] = ()
 
 
 class ProgressView(Model):
@@ -109,6 +115,16 @@ class HostView(Model):
     networks: tuple[str, ...]
     instances_path: str
     orphans: tuple[str, ...] = ()
+
+
+class CachedImageView(Model):
+    """A file of the image cache: sizes in MiB, as a guest sees it and on disk; time in UTC."""
+
+    name: str
+    size_mib: int
+    disk_mib: int
+    last_used: str
+    used_by: tuple[str, ...] = ()
 
 
 class OsView(Model):

@@ -65,6 +65,9 @@ class FunctionalTest(unittest.TestCase):
         conf.set_override("virt_type", "qemu", "kvm")
         conf.set_override("instances_path", self.instances, "kvm_storage")
         conf.set_override("reserved_disk_mib", 16, "kvm_storage")
+        # servers of images are on this machine, at whatever port is free
+        conf.set_override("image_url_networks", ["127.0.0.0/8"], "kvm_storage")
+        conf.set_override("image_url_ports", ["1-65535"], "kvm_storage")
         conf.set_override("host", f"test-{uuid.uuid4()}", "kvm_agent")
         for group, values in self.config.items():
             for name, value in values.items():
