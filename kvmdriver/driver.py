@@ -5,6 +5,7 @@ instance is named by its name or its UUID. Every method raises errors of ``kvmdr
 """
 
 import functools
+import threading
 from collections.abc import Sequence
 
 from oslo_config import cfg
@@ -44,6 +45,7 @@ from kvmdriver.operations import (
     cpu,
     destroy,
     images,
+    mending,
     power,
     reconcile,
     resize,
@@ -87,6 +89,7 @@ class KVMDriver(Moves):
             systems=OsDatabase(),
             locks=InstanceLocks(),
             host=conf.kvm_agent.host,
+            mender=mending.mend,
         )
         self._context.images.on_new = functools.partial(images.evict, self._context)
 
@@ -96,13 +99,23 @@ class KVMDriver(Moves):
         return self._context.events
 
     def init_host(self) -> list[tuple[str, str, str]]:
-        """Connect, and make good what a killed agent left half-done; what was mended."""
+        """Connect, and mend what killed agents and failed operations left; what was mended."""
         self._context.store.prepare()
         check.require_versions(self._context.conf, self._context.hypervisor)
         cpu.check_settings(self._context)
+        reconcile.tighten(self._context)
         mended = reconcile.reconcile(self._context)
         images.evict(self._context)
         return mended
+
+    @property
+    def attention(self) -> threading.Event:
+        """Set when ``init_host`` has something to do: libvirt was lost, or work is half-done."""
+        return self._context.attention
+
+    def has_unmended(self) -> bool:
+        """Whether operations have left something that ``init_host`` could not mend yet."""
+        return bool(self._context.unmended)
 
     def close(self) -> None:
         """Let go of libvirt. Guests keep running."""
@@ -187,9 +200,9 @@ class KVMDriver(Moves):
             progress=progress,
         )
 
-    def rename(self, instance: str, name: str) -> None:
+    def rename(self, instance: str, name: str, *, request_id: str | None = None) -> None:
         """Give a stopped instance another name."""
-        clone.rename(self._context, instance, name)
+        clone.rename(self._context, instance, name, request_id=request_id)
 
     # Power
 
@@ -228,23 +241,35 @@ class KVMDriver(Moves):
         """Let an instance's CPUs run again."""
         power.unpause(self._context, instance)
 
-    def set_autostart(self, instance: str, on: bool) -> None:
+    def set_autostart(self, instance: str, on: bool, *, request_id: str | None = None) -> None:
         """Whether an instance starts with the host."""
-        power.set_autostart(self._context, instance, on)
+        power.set_autostart(self._context, instance, on, request_id=request_id)
 
     # Sizes and devices
 
     def set_memory(
-        self, instance: str, current_mib: int | None = None, maximum_mib: int | None = None
+        self,
+        instance: str,
+        current_mib: int | None = None,
+        maximum_mib: int | None = None,
+        *,
+        request_id: str | None = None,
     ) -> Memory:
         """Change an instance's memory."""
-        return resize.set_memory(self._context, instance, current_mib, maximum_mib)
+        return resize.set_memory(
+            self._context, instance, current_mib, maximum_mib, request_id=request_id
+        )
 
     def set_vcpus(
-        self, instance: str, current: int | None = None, maximum: int | None = None
+        self,
+        instance: str,
+        current: int | None = None,
+        maximum: int | None = None,
+        *,
+        request_id: str | None = None,
     ) -> Vcpus:
         """Change an instance's number of vCPUs."""
-        return resize.set_vcpus(self._context, instance, current, maximum)
+        return resize.set_vcpus(self._context, instance, current, maximum, request_id=request_id)
 
     def attach_disk(
         self,
@@ -259,9 +284,13 @@ class KVMDriver(Moves):
             self._context, instance, disk, request_id=request_id, progress=progress
         )
 
-    def detach_disk(self, instance: str, name: str, *, delete: bool = False) -> str | None:
+    def detach_disk(
+        self, instance: str, name: str, *, delete: bool = False, request_id: str | None = None
+    ) -> str | None:
         """Unplug a disk; the path of its file when that is kept."""
-        return attach.detach_disk(self._context, instance, name, delete=delete)
+        return attach.detach_disk(
+            self._context, instance, name, delete=delete, request_id=request_id
+        )
 
     def attach_interface(
         self, instance: str, nic: Nic, *, request_id: str | None = None
@@ -269,9 +298,9 @@ class KVMDriver(Moves):
         """Plug an interface into an instance."""
         return attach.attach_nic(self._context, instance, nic, request_id=request_id)
 
-    def detach_interface(self, instance: str, mac: str) -> None:
+    def detach_interface(self, instance: str, mac: str, *, request_id: str | None = None) -> None:
         """Unplug an interface from an instance."""
-        attach.detach_nic(self._context, instance, mac)
+        attach.detach_nic(self._context, instance, mac, request_id=request_id)
 
     # Images
 

@@ -240,6 +240,22 @@ class ConfigurationError(KVMDriverError):
     code = "configuration_error"
 
 
+class RequestConflict(InvalidRequest):
+    """A request has the ID of an earlier one, and asks for something else."""
+
+    code = "request_conflict"
+    default_remedy = "give each request an ID of its own, or leave the ID out"
+
+    @classmethod
+    def of(cls, request_id: str, instance: str | None = None) -> "RequestConflict":
+        return cls(
+            "an earlier request with this ID asked for something else; nothing was done",
+            field="request_id",
+            value=request_id,
+            instance=instance,
+        )
+
+
 class ImageInUse(KVMDriverError):
     """An image of the cache cannot go: an instance uses it."""
 

@@ -5,9 +5,15 @@ An agent that is root already does it itself; any other one through oslo.privsep
 
 import contextlib
 import os
+import re
+import stat
 
 from oslo_concurrency import processutils
+from oslo_config import cfg
 from oslo_privsep import capabilities, priv_context
+
+from kvmdriver import conf as options
+from kvmdriver.model.base import NAME_PATTERN, is_uuid
 
 context = priv_context.PrivContext(
     "kvmdriver",
@@ -32,17 +38,73 @@ if os.geteuid() == 0:
     modules.set_client_mode(False)
 
 
-@context.entrypoint
+# virtlogd adds a number to the names of older logs
+_CONSOLE_LOG = re.compile(r"console\.log(\.[0-9]{1,4})?")
+_PID_FILES = "/run/libvirt/qemu"
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
 def read_tail(path: str, size: int) -> bytes:
-    """The last ``size`` bytes of a file that belongs to virtlogd or QEMU.
+    """The last ``size`` bytes of a console log, which belongs to virtlogd or QEMU.
 
     :raises OSError: the file cannot be read.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    if os.geteuid() == 0:
+        return _tail(*os.path.split(path), size)
+    return read_console_log(path, size)
+
+
+@context.entrypoint
+def read_console_log(path: str, size: int) -> bytes:
+    """``read_tail`` by the privileged process, which reads no other files.
+
+    The directory of instances is the configured one, since the caller may have been taken over.
+
+    :raises OSError: the file cannot be read, or is no console log of an instance.
+    """
+    directory, name = os.path.split(path)
+    root, uuid = os.path.split(directory)
+    if root not in _roots() or not is_uuid(uuid) or not _CONSOLE_LOG.fullmatch(name):
+        raise PermissionError(f"{path} is not the console log of an instance")
+    return _tail(directory, name, size)
+
+
+def _roots() -> set[str]:
+    """The directories of instances, ours and nova's, as this process has been configured."""
+    conf = cfg.CONF
+    options.register_opts(conf)
+    # nova's own registers both with the same meaning
+    for name, default in (("state_path", "/var/lib/nova"), ("instances_path", None)):
+        with contextlib.suppress(cfg.DuplicateOptError):
+            conf.register_opt(cfg.StrOpt(name, default=default))
+    nova = conf.instances_path or os.path.join(conf.state_path, "instances")
+    return {os.path.abspath(nova), os.path.abspath(conf.kvm_storage.instances_path)}
+
+
+def _tail(directory: str, name: str, size: int) -> bytes:
+    place = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        descriptor = os.open(name, _READ, dir_fd=place)
+    finally:
+        os.close(place)
     with os.fdopen(descriptor, "rb") as log:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise PermissionError(f"{name} is not a regular file")
         end = log.seek(0, os.SEEK_END)
         log.seek(max(0, end - size))
         return log.read(size)
+
+
+@context.entrypoint
+def qemu_pid(name: str) -> int:
+    """The process of a running domain, as libvirt has noted it.
+
+    :raises OSError: there is none.
+    :raises ValueError: the file has no number.
+    """
+    if not re.fullmatch(NAME_PATTERN, name):
+        raise PermissionError(f"{name} is not the name of an instance")
+    return int(_tail(_PID_FILES, f"{name}.pid", 20))
 
 
 @context.entrypoint

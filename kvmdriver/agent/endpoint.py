@@ -55,7 +55,7 @@ class Endpoint(MigrationMethods):
 
     @changes(requests.RenameInstance, "rename")
     def rename_instance(self, request: requests.RenameInstance, call: Call) -> Any:
-        self._driver.rename(request.instance, request.name)
+        self._driver.rename(request.instance, request.name, request_id=call.request_id)
         return self._driver.get_instance(request.name)
 
     # Power
@@ -95,17 +95,24 @@ class Endpoint(MigrationMethods):
 
     @changes(requests.SetAutostart, "autostart")
     def set_autostart(self, request: requests.SetAutostart, call: Call) -> Any:
-        self._driver.set_autostart(request.instance, request.autostart)
+        self._driver.set_autostart(request.instance, request.autostart, request_id=call.request_id)
 
     # Sizes and devices
 
     @changes(requests.SetMemory, "set_memory")
     def set_memory(self, request: requests.SetMemory, call: Call) -> Any:
-        return self._driver.set_memory(request.instance, request.current_mib, request.maximum_mib)
+        return self._driver.set_memory(
+            request.instance,
+            request.current_mib,
+            request.maximum_mib,
+            request_id=call.request_id,
+        )
 
     @changes(requests.SetVcpus, "set_vcpus")
     def set_vcpus(self, request: requests.SetVcpus, call: Call) -> Any:
-        return self._driver.set_vcpus(request.instance, request.current, request.maximum)
+        return self._driver.set_vcpus(
+            request.instance, request.current, request.maximum, request_id=call.request_id
+        )
 
     @changes(requests.AttachVolume, "attach_volume")
     def attach_volume(self, request: requests.AttachVolume, call: Call) -> Any:
@@ -115,7 +122,9 @@ class Endpoint(MigrationMethods):
 
     @changes(requests.DetachVolume, "detach_volume")
     def detach_volume(self, request: requests.DetachVolume, call: Call) -> Any:
-        path = self._driver.detach_disk(request.instance, request.disk, delete=request.delete)
+        path = self._driver.detach_disk(
+            request.instance, request.disk, delete=request.delete, request_id=call.request_id
+        )
         return {"kept": path}
 
     @changes(requests.AttachInterface, "attach_interface")
@@ -126,7 +135,7 @@ class Endpoint(MigrationMethods):
 
     @changes(requests.DetachInterface, "detach_interface")
     def detach_interface(self, request: requests.DetachInterface, call: Call) -> Any:
-        self._driver.detach_interface(request.instance, request.mac)
+        self._driver.detach_interface(request.instance, request.mac, request_id=call.request_id)
 
     # Images
 

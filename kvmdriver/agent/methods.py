@@ -17,6 +17,7 @@ from kvmdriver.agent import requests
 from kvmdriver.agent.notifications import Notifier
 from kvmdriver.agent.progress import ProgressTable, Reporter
 from kvmdriver.driver import KVMDriver
+from kvmdriver.hypervisor.record import DoneRequest
 from kvmdriver.model import Model, ProgressView
 
 LOG = logging.getLogger(__name__)
@@ -27,7 +28,11 @@ Method = Callable[..., Any]
 
 
 class Call:
-    """One request being carried out."""
+    """One request being carried out.
+
+    ``request_id`` is bound to what was asked (``hypervisor.record.DoneRequest``): instances remember
+    both.
+    """
 
     def __init__(self, request_id: str, progress: Reporter):
         self.request_id = request_id
@@ -52,7 +57,8 @@ def changes(request_type: type[requests.Request], event: str) -> Callable[[Metho
     """An RPC method that changes an instance.
 
     It is announced as ``instance.<event>.start`` and ``.end`` or ``.error``, its progress can be
-    followed, and a redelivered request gets the answer of the first one.
+    followed, and a redelivered request gets the answer of the first one. The ID of a request must
+    not come with anything else, be it another method.
     """
 
     def decorate(function: Method) -> Method:
@@ -62,7 +68,8 @@ def changes(request_type: type[requests.Request], event: str) -> Callable[[Metho
                 request = request_type.parse(payload)
                 request_id = request.request_id or uuidutils.generate_uuid()
                 return self._once(
-                    f"{function.__name__}:{request_id}",
+                    request_id,
+                    request.digest(function.__name__, secrets=True),
                     lambda: self._carry_out(event, request, request_id, function),
                 )
 
@@ -106,17 +113,23 @@ class Methods:
         self._notifier = notifier
         self._progress = ProgressTable()
         self._lock = threading.Lock()
-        self._seen: OrderedDict[str, concurrent.futures.Future[Any]] = OrderedDict()
+        self._seen: OrderedDict[str, tuple[str, concurrent.futures.Future[Any]]] = OrderedDict()
 
     # What the decorators use; oslo.messaging lets nobody call names with an underscore.
 
-    def _once(self, key: str, work: Callable[[], Any]) -> Any:
-        """Do ``work``, or wait for whoever does it already and share the answer."""
+    def _once(self, key: str, digest: str, work: Callable[[], Any]) -> Any:
+        """Do ``work``, or wait for whoever does it already and share the answer.
+
+        :param digest: that of what is asked for.
+        :raises kvmdriver.exception.RequestConflict: the key came with something else before.
+        """
         with self._lock:
-            known = self._seen.get(key)
+            earlier, known = self._seen.get(key, (digest, None))
+            if earlier != digest:
+                raise exception.RequestConflict.of(key)
             future: concurrent.futures.Future[Any] = known or concurrent.futures.Future()
             if known is None:
-                self._seen[key] = future
+                self._seen[key] = digest, future
                 while len(self._seen) > _REMEMBERED_REQUESTS:
                     self._seen.popitem(last=False)
         if known is not None:
@@ -146,7 +159,9 @@ class Methods:
         reporter = Reporter(self._progress, request_id, notify)
         self._notifier.info(f"instance.{event}.start", payload)
         try:
-            answer = _plain(function(self, request, Call(request_id, reporter)))
+            digest = request.digest(function.__name__, secrets=False)
+            bound = DoneRequest(id=request_id, digest=digest).reference
+            answer = _plain(function(self, request, Call(bound, reporter)))
         except Exception as error:
             known = isinstance(error, exception.KVMDriverError)
             details = error.to_dict() if known else {"code": "internal_error"}  # type: ignore[attr-defined]

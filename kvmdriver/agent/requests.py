@@ -4,6 +4,8 @@ Every request that changes something carries a ``request_id``: the same one agai
 request, and is not carried out twice.
 """
 
+import hashlib
+import json
 from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
@@ -25,6 +27,21 @@ class Request(Model):
     """Base of all requests."""
 
     request_id: RequestId | None = None
+
+    def digest(self, method: str, *, secrets: bool) -> str:
+        """A digest of what is asked for: the method, and every argument that was given.
+
+        :param secrets: whether passwords and the like count. A digest with them must not be kept
+            where others can read it, since short ones could be found by trying.
+        """
+        asked = self.model_dump(
+            mode="json",
+            exclude={"request_id"},
+            exclude_unset=True,
+            context={"reveal_secrets": secrets},
+        )
+        text = json.dumps([method, asked], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
 
 
 class Empty(Request):

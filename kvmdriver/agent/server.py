@@ -20,6 +20,7 @@ LOG = logging.getLogger(__name__)
 
 NAMESPACE = "kvmdriver.compute_drivers"
 _RETRY_SECONDS = 2.0
+_MEND_SECONDS = 30.0
 _RECOVER_SECONDS = 3.0
 _RETURN_SECONDS = 10.0
 
@@ -52,7 +53,6 @@ class AgentServer:
         self._notifier = notifier
         self._neighbours = NoPeers() if alone else Peers(Caller(conf, transport=transport))
         self._stopping = threading.Event()
-        self._disconnected = threading.Event()
         self._server = messaging.get_rpc_server(
             transport,
             bus.target(conf, conf.kvm_agent.host),
@@ -68,7 +68,7 @@ class AgentServer:
         self.driver.events.subscribe(self._on_event)
         self.driver.subscribe_to_migrations(self._notifier.on_migration)
         if not self._prepare():
-            self._disconnected.set()
+            self.driver.attention.set()
         self._server.start(override_pool_size=self._workers)
         self._keeper.start()
         self._mover.start()
@@ -82,7 +82,7 @@ class AgentServer:
             self._server.stop()
             self._server.wait()
         self._stopping.set()
-        self._disconnected.set()
+        self.driver.attention.set()
         self.driver.migration_activity.set()
         self._keeper.join(_RETRY_SECONDS * 2)
         self._mover.join(_RETRY_SECONDS * 2)
@@ -91,15 +91,27 @@ class AgentServer:
 
     def _on_event(self, event: Event) -> None:
         if event.kind == "disconnected":
-            self._disconnected.set()
+            self.driver.attention.set()
 
     def _keep(self) -> None:
-        """Reconnect after a loss, so that events come again before anybody asks for something."""
+        """Reconnect after a loss, so that events come again, and mend what operations have left.
+
+        What is left and cannot be mended, as a guest does not answer, is tried every now and then.
+        """
+        attention = self.driver.attention
         while not self._stopping.is_set():
-            self._disconnected.wait()
-            self._disconnected.clear()
-            while not self._stopping.is_set() and not self._prepare():
+            attention.wait(_MEND_SECONDS if self.driver.has_unmended() else None)
+            attention.clear()
+            while not self._stopping.is_set() and not self._prepare_again():
                 self._stopping.wait(_RETRY_SECONDS)
+
+    def _prepare_again(self) -> bool:
+        try:
+            return self._prepare()
+        except Exception:
+            # the keeper lives on: libvirt may be lost again
+            LOG.exception("the host could not be reconciled")
+            return True
 
     def _prepare(self) -> bool:
         try:

@@ -1,6 +1,7 @@
 """``kvmdriver-agent``: the agent as a service."""
 
 import logging
+import os
 import sys
 import warnings
 
@@ -46,6 +47,8 @@ class AgentService(service.Service):
 
 def main() -> int:
     """Run the agent until it is told to stop."""
+    # Others shall not read the log; QEMU's user must pass through new directories.
+    os.umask(0o026)
     conf = options.register_opts(cfg.CONF)
     log.register_options(conf)
     conf(sys.argv[1:], project="kvmdriver", prog="kvmdriver-agent")

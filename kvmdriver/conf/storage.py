@@ -11,6 +11,8 @@ OPTS = [
         help="""
 Directory with one subdirectory, named by its UUID, for each instance, and ``_base`` for the image
 cache. QEMU's user must be able to traverse it. Changing it hides the instances created before.
+Hosts may share it: each leaves the directories of the others alone. Nobody but root and QEMU's user
+and group can read the files below it, so an agent that is not root must be in QEMU's group.
 """,
     ),
     cfg.StrOpt(
@@ -35,7 +37,8 @@ read. An empty list allows no file; ``/`` allows every file of the host to every
         default=[],
         help="""
 Directories to which disks may be moved out of ``instances_path``, e.g. on faster or larger storage:
-kvmdriver server move disk. Each must exist, and QEMU must be able to reach it. Disks there are
+kvmdriver server move disk. Each must exist, and QEMU must be able to reach it. Nobody but root and
+the agent's user may write to it or to a directory above it, else moves there are refused. Disks are
 removed with their instance; empty: disks stay in ``instances_path``.
 """,
     ),

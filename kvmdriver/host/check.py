@@ -3,6 +3,7 @@
 Called ``kvmdriver host check`` and ``kvmdriver doctor``. Nothing is changed, no process started.
 """
 
+import contextlib
 import dataclasses
 import fcntl
 import grp
@@ -101,7 +102,12 @@ def kvm_device(host: Host) -> Result:
     return worse(f"{found}, closed to QEMU", "chgrp kvm /dev/kvm && chmod 0660 /dev/kvm")
 
 
-def groups(_host: Host) -> Result:
+def groups(host: Host) -> Result:
+    """Whether an agent that is not root can do its work.
+
+    libvirt gives the files of a running guest to QEMU's user and group, with mode 0640: the agent
+    reads them as a member of that group.
+    """
     if os.geteuid() == 0:
         return ok("root")
     names = set()
@@ -110,9 +116,14 @@ def groups(_host: Host) -> Result:
             names.add(grp.getgrgid(number).gr_name)
         except KeyError:
             continue
-    missing = [name for name in ("libvirt", "kvm") if name not in names]
+    wanted = ["libvirt", "kvm"]
+    qemu_group = host.hypervisor.host_capabilities().qemu_group
+    with contextlib.suppress(KeyError):
+        if qemu_group is not None and grp.getgrgid(qemu_group).gr_name not in wanted:
+            wanted.append(grp.getgrgid(qemu_group).gr_name)
+    missing = [name for name in wanted if name not in names]
     if not missing:
-        return ok("member of libvirt and kvm")
+        return ok(f"member of {', '.join(wanted)}")
     return warn(
         f"not a member of {', '.join(missing)}",
         f"usermod -aG {','.join(missing)} $USER, and log in again",

@@ -1,6 +1,7 @@
 """What libvirt says that this host and its QEMU can do, parsed once for each connection."""
 
 import dataclasses
+import re
 from collections.abc import Mapping
 
 from lxml import etree
@@ -109,6 +110,8 @@ class HostCapabilities:
     """Machine types by name; the value is the versioned name that an alias stands for."""
     cpu: "HostCpu"
     numa: tuple["HostNumaNode", ...]
+    qemu_group: int | None = None
+    """The group of QEMU's processes, where libvirt runs them as another user."""
 
     @property
     def numa_cpus(self) -> dict[int, tuple[int, ...]]:
@@ -139,7 +142,17 @@ class HostCapabilities:
             numa=tuple(
                 HostNumaNode.parse(cell) for cell in root.iterfind("host/topology/cells/cell")
             ),
+            qemu_group=_qemu_group(root),
         )
+
+
+def _qemu_group(root: etree._Element) -> int | None:
+    for model in root.iterfind("host/secmodel"):
+        if model.findtext("model") == "dac":
+            # +USER:+GROUP, both as numbers
+            label = re.fullmatch(r"\+\d+:\+(\d+)", model.findtext("baselabel", ""))
+            return int(label[1]) if label else None
+    return None
 
 
 @dataclasses.dataclass(frozen=True)

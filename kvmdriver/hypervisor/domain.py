@@ -75,6 +75,17 @@ class Domain:
         """The number of this run of the domain, -1 while it is off; each start gives a new one."""
         return int(self._raw.ID())
 
+    def was_cut_off(self) -> bool:
+        """Whether it is off, and its guest did not end by itself, as far as libvirt knows.
+
+        A restart of libvirtd makes it forget the reason (virDomainShutoffReason).
+        """
+        state, reason = self._call(self._raw.state)
+        return state == libvirt.VIR_DOMAIN_SHUTOFF and reason in (
+            libvirt.VIR_DOMAIN_SHUTOFF_DESTROYED,
+            libvirt.VIR_DOMAIN_SHUTOFF_UNKNOWN,
+        )
+
     # Power
 
     def start(self, *, paused: bool = False) -> None:

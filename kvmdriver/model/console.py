@@ -4,7 +4,14 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from kvmdriver.model.base import Model, Secret, ShortText
+from kvmdriver.model.base import Model, Secret
+
+# The layouts that QEMU ships (pc-bios/keymaps). QEMU opens what it is given as a path.
+Keymap = Literal[
+    "ar", "bepo", "cz", "da", "de", "de-ch", "en-gb", "en-us", "es", "et", "fi", "fo", "fr", "fr-be",
+    "fr-ca", "fr-ch", "hr", "hu", "is", "it", "ja", "lt", "lv", "mk", "nl", "no", "pl", "pt", "pt-br",
+    "ru", "sl", "sv", "th", "tr",
+]  # fmt: skip
 
 
 class Consoles(Model):
@@ -18,7 +25,7 @@ class Consoles(Model):
     serial: Literal["pty", "none"] = "pty"
     graphics: Literal["vnc", "spice", "none"] = "vnc"
     also_spice: bool = Field(False, description="a second screen for SPICE clients; needs vnc")
-    keymap: ShortText | None = None
+    keymap: Keymap | None = Field(None, description="keyboard of clients that send no key codes")
     tcp_ports: tuple[int, ...] = Field(
         (), description="serial ports served on TCP instead of a pty"
     )

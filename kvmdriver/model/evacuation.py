@@ -6,7 +6,7 @@ from typing import Literal, Self
 from pydantic import Field
 
 from kvmdriver import exception
-from kvmdriver.model.base import Model, ShortText, Uuid
+from kvmdriver.model.base import Identifier, Model, ShortText, Uuid
 from kvmdriver.model.instance import Instance
 from kvmdriver.model.migration import Xml
 
@@ -27,6 +27,11 @@ class Description(Model):
         description="hosts that had it before, and have not been told that they have it no more",
     )
     autostart: bool = False
+    building: Identifier | None = Field(
+        None,
+        description="the operation with which its host is still making it: nobody else can bring "
+        "it back, and only that operation removes it",
+    )
     definition: Xml
     """The persistent definition; only the addresses of its devices are taken over."""
 
@@ -48,6 +53,10 @@ class Description(Model):
     def is_of(self, host: str, host_uuid: str) -> bool:
         """Whether it is an instance of that host: either a renamed agent or a new machine may be."""
         return self.host == host or self.host_uuid == host_uuid
+
+    def is_surely_of(self, host: str, host_uuid: str) -> bool:
+        """Whether no other host can mean itself: cloned machines share a UUID, others a name."""
+        return self.host == host and self.host_uuid == host_uuid
 
 
 class LeftInstance(Model):

@@ -19,6 +19,13 @@ VideoModel = Literal["virtio", "vga", "qxl", "cirrus", "bochs", "none"]
 MachineType = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.+-]{0,40}$")]
 
 
+# The secret fields, by the field that holds them.
+SECRETS: dict[str, set[str]] = {
+    "consoles": {"vnc_password"},
+    "config_drive": {"user_data", "admin_password"},
+}
+
+
 class Watchdog(Model):
     """An i6300esb watchdog, and what happens when the guest stops feeding it."""
 
@@ -56,13 +63,7 @@ class Instance(Model):
 
     def record_json(self) -> str:
         """The instance as it is kept in the domain's metadata: JSON without anything secret."""
-        return self.model_dump_json(
-            exclude_none=True,
-            exclude={
-                "consoles": {"vnc_password"},
-                "config_drive": {"user_data", "admin_password"},
-            },
-        )
+        return self.model_dump_json(exclude_none=True, exclude=SECRETS)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

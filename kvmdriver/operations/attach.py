@@ -1,22 +1,24 @@
 """Attaching and detaching disks and interfaces, with the guest running or off."""
 
 import os
+from collections.abc import Callable
+from typing import Literal
 
 from lxml import etree
 
 from kvmdriver import exception
 from kvmdriver.definition.disks import disk_element, scsi_controller, scsi_controller_element
 from kvmdriver.definition.nics import nic_element
+from kvmdriver.hypervisor import xml
 from kvmdriver.hypervisor.domain import Domain
 from kvmdriver.hypervisor.hypervisor import Hypervisor
+from kvmdriver.hypervisor.record import Record, Task, TaskName
 from kvmdriver.model import Disk, DiskView, Instance, Nic, NicView, Status
 from kvmdriver.model.layout import mac_address
 from kvmdriver.network.check import check as check_network
 from kvmdriver.operations import resolve, spawn
 from kvmdriver.operations.context import Context, require_status
-from kvmdriver.operations.undo import undo_on_failure
 from kvmdriver.progress import Progress, ignore
-from kvmdriver.storage.copy import remove_file
 
 _CHANGEABLE: tuple[Status, ...] = ("running", "paused", "blocked", "stopped", "crashed")
 _RESUME = {"suspended": "resume it first: its saved memory knows the devices that it has now"}
@@ -42,31 +44,48 @@ def attach_disk(
     """
     with context.exclusively(name_or_uuid) as (domain, record):
         instance = record.instance
-        if request_id is not None and request_id in record.requests:
-            return _disk_view(_attached_before(instance, disk))
+        done = record.done(request_id)
+        if done is not None:
+            return _disk_view(_attached_before(instance, disk, done.answer))
         status = require_status(domain, "attach", *_CHANGEABLE, remedies=_RESUME)
         live = status in ("running", "paused", "blocked")
         placed = _place(context, instance, disk, live)
         assert placed.file is not None or placed.device == "cdrom"  # noqa: S101
         made = (placed.file.path,) if placed.file and placed.device == "disk" else ()
-        grown = record.changed(instance=instance.changed(disks=(*instance.disks, placed)))
-        with (
-            context.task(domain, record, "attach", request_id, files=made),
-            undo_on_failure() as undo,
+        with context.task(
+            domain,
+            record,
+            TaskName.ATTACH,
+            request_id,
+            wanted=instance.changed(disks=(*instance.disks, placed)),
+            files=made,
+            answer=placed.name,
         ):
-            for path in made:
-                undo.add(remove_file, path)
             spawn.make_disk(context, placed, "disk", progress)
             ensure_scsi_controller(domain, placed, live)
             domain.attach(disk_element(placed), live=live, config=True)
-        context.save(domain, grown.with_request(request_id))
         return _disk_view(placed)
 
 
-def _attached_before(instance: Instance, disk: Disk) -> Disk:
-    """The disk that the same request has made: the latest that is like it."""
-    alike = [d for d in instance.disks if (d.image, d.size_mib) == (disk.image, disk.size_mib)]
-    return (alike or list(instance.disks))[-1]
+def _attached_before(instance: Instance, disk: Disk, name: str | None) -> Disk:
+    """The disk that the same request has made.
+
+    :param name: its target; None where an older version carried the request out, then the latest
+        disk that is like it.
+    :raises kvmdriver.exception.DeviceNotFound: the disk has been detached since.
+    """
+    for known in reversed(instance.disks):
+        if known.name == name:
+            return known
+        if name is None and (known.image, known.size_mib) == (disk.image, disk.size_mib):
+            return known
+    raise exception.DeviceNotFound(
+        "the disk that this request attached has been detached since",
+        field="disk",
+        value=name,
+        instance=instance.name,
+        remedy="attach a disk by a request of its own",
+    )
 
 
 def _place(context: Context, instance: Instance, disk: Disk, live: bool) -> Disk:
@@ -85,12 +104,12 @@ def _place(context: Context, instance: Instance, disk: Disk, live: bool) -> Disk
     if disk.name is None:
         while True:
             placed = resolve.place_disk(context, instance, disk, system, taken, field="disk")
-            if not os.path.exists(layout.disk(placed.name or "")):
+            if not os.path.lexists(layout.disk(placed.name or "")):
                 break
             taken.add(placed.name or "")
     else:
         placed = resolve.place_disk(context, instance, disk, system, taken, field="disk")
-        if os.path.exists(layout.disk(disk.name)):
+        if os.path.lexists(layout.disk(disk.name)):
             raise exception.InvalidRequest(
                 f"the file of an earlier disk {disk.name} is still there",
                 field="disk.name",
@@ -117,9 +136,14 @@ def ensure_scsi_controller(domain: Domain, disk: Disk, live: bool) -> None:
 
 
 def detach_disk(
-    context: Context, name_or_uuid: str, name: str, *, delete: bool = False
+    context: Context,
+    name_or_uuid: str,
+    name: str,
+    *,
+    delete: bool = False,
+    request_id: str | None = None,
 ) -> str | None:
-    """Unplug a disk, for good. Nothing happens when it is gone.
+    """Unplug a disk, for good. Nothing happens when the same request has done it before.
 
     :param name: its target name, e.g. vdb.
     :param delete: remove its file too.
@@ -128,6 +152,9 @@ def detach_disk(
     """
     with context.exclusively(name_or_uuid) as (domain, record):
         instance = record.instance
+        done = record.done(request_id)
+        if done is not None:
+            return done.answer
         disk = next((d for d in instance.disks if d.name == name), None)
         if disk is None:
             raise exception.DeviceNotFound(
@@ -138,16 +165,21 @@ def detach_disk(
                 remedy="its disks: " + (", ".join(d.name or "" for d in instance.disks) or "none"),
             )
         require_status(domain, "detach", *_CHANGEABLE, remedies=_RESUME)
-        detach_device(
-            context.hypervisor, domain, f"devices/disk[target[@dev='{name}']]", f"disk {name}"
-        )
-        left = tuple(d for d in instance.disks if d.name != name)
-        context.save(domain, record.changed(instance=_without_disk(instance, left)))
         path = disk.file.path if disk.file and disk.device == "disk" else None
-        if path is not None and delete:
-            remove_file(path)
-            path = None
-        return path
+        left = tuple(d for d in instance.disks if d.name != name)
+        with context.task(
+            domain,
+            record,
+            TaskName.DETACH,
+            request_id,
+            wanted=_without_disk(instance, left),
+            removes=(path,) if path is not None and delete else (),
+            answer=None if delete else path,
+        ):
+            detach_device(
+                context.hypervisor, domain, f"devices/disk[target[@dev='{name}']]", f"disk {name}"
+            )
+        return None if delete else path
 
 
 def _without_disk(instance: Instance, disks: tuple[Disk, ...]) -> Instance:
@@ -161,12 +193,21 @@ def attach_nic(
     """Plug in an interface, for good. The same MAC address again is no second interface."""
     with context.exclusively(name_or_uuid) as (domain, record):
         instance = record.instance
+        done = record.done(request_id)
         system = context.systems.defaults(instance.os_variant)
         resolve.refuse_drivers_own(resolve.drivers_own_of_nic(nic, "nic"))
         check_network(nic, context.hypervisor, field="nic")
         mac = nic.mac or mac_address(instance.uuid, "nic", request_id or len(instance.nics))
         chosen = nic.changed(model=nic.model or system.nic_model, mac=mac)
         twin = next((n for n in instance.nics if n.mac == chosen.mac), None)
+        if done is not None and twin is None:
+            raise exception.DeviceNotFound(
+                "the interface that this request attached has been detached since",
+                field="nic.mac",
+                value=chosen.mac,
+                instance=domain.name,
+                remedy="attach an interface by a request of its own",
+            )
         if twin is not None:
             if twin == chosen:
                 return _nic_view(twin)
@@ -178,17 +219,29 @@ def attach_nic(
             )
         status = require_status(domain, "attach", *_CHANGEABLE, remedies=_RESUME)
         live = status in ("running", "paused", "blocked")
-        with context.task(domain, record, "attach", request_id):
+        with context.task(
+            domain,
+            record,
+            TaskName.ATTACH,
+            request_id,
+            wanted=instance.changed(nics=(*instance.nics, chosen)),
+            answer=chosen.mac,
+        ):
             domain.attach(nic_element(chosen), live=live, config=True)
-        grown = record.changed(instance=instance.changed(nics=(*instance.nics, chosen)))
-        context.save(domain, grown)
         return _nic_view(chosen)
 
 
-def detach_nic(context: Context, name_or_uuid: str, mac: str) -> None:
-    """Unplug the interface with that MAC address, for good."""
+def detach_nic(
+    context: Context, name_or_uuid: str, mac: str, *, request_id: str | None = None
+) -> None:
+    """Unplug the interface with that MAC address, for good.
+
+    Nothing happens when the same request has done it before.
+    """
     with context.exclusively(name_or_uuid) as (domain, record):
         instance = record.instance
+        if record.done(request_id) is not None:
+            return
         wanted = mac.lower()
         left = tuple(n for n in instance.nics if n.mac != wanted)
         if len(left) == len(instance.nics):
@@ -201,13 +254,96 @@ def detach_nic(context: Context, name_or_uuid: str, mac: str) -> None:
                 + (", ".join(n.mac or "" for n in instance.nics) or "none"),
             )
         require_status(domain, "detach", *_CHANGEABLE, remedies=_RESUME)
-        detach_device(
-            context.hypervisor,
+        with context.task(
             domain,
-            f"devices/interface[mac[@address='{wanted}']]",
-            f"interface {mac}",
-        )
-        context.save(domain, record.changed(instance=instance.model_copy(update={"nics": left})))
+            record,
+            TaskName.DETACH,
+            request_id,
+            wanted=instance.model_copy(update={"nics": left}),
+        ):
+            detach_device(
+                context.hypervisor,
+                domain,
+                f"devices/interface[mac[@address='{wanted}']]",
+                f"interface {mac}",
+            )
+
+
+# What a process has left that died, or that lost libvirt. libvirt changes the running guest first
+# and writes the persistent definition last (qemuDomainAttachDeviceLiveAndConfig), and detach_device
+# does so, too.
+
+Remedy = Literal["done", "not done", "add to the definition", "take from the definition"]
+
+
+def decide_attach(live: bool | None, config: bool) -> Remedy:
+    """What becomes of a device that was to be plugged in.
+
+    :param live: the running guest has it; None while the guest is off.
+    :param config: the persistent definition has it.
+    """
+    if live is None:
+        return "done" if config else "not done"
+    if live:
+        return "done" if config else "add to the definition"
+    return "take from the definition" if config else "not done"
+
+
+def decide_detach(live: bool | None, config: bool) -> Remedy:
+    """What becomes of a device that was to be unplugged; the arguments are those of attach."""
+    if live is None:
+        return "not done" if config else "done"
+    if live:
+        return "not done" if config else "add to the definition"
+    return "take from the definition" if config else "done"
+
+
+def mend_attach(_context: Context, domain: Domain, record: Record, task: Task) -> bool:
+    """Have a device in both definitions or in none; whether it is plugged in."""
+    return _agree(domain, _device(task.wanted, record.instance), decide_attach)
+
+
+def mend_detach(_context: Context, domain: Domain, record: Record, task: Task) -> bool:
+    """Have a device in both definitions or in none; whether it is unplugged."""
+    return not _agree(domain, _device(record.instance, task.wanted), decide_detach)
+
+
+def _device(more: Instance | None, less: Instance | None) -> Disk | Nic:
+    """The device that one of two instances has, and the other has not."""
+    assert more is not None and less is not None  # noqa: S101 the task has noted both
+    names, macs = {disk.name for disk in less.disks}, {nic.mac for nic in less.nics}
+    disk = next((disk for disk in more.disks if disk.name not in names), None)
+    return disk or next(nic for nic in more.nics if nic.mac not in macs)
+
+
+def _agree(
+    domain: Domain, device: Disk | Nic, decide: Callable[[bool | None, bool], Remedy]
+) -> bool:
+    """Carry a decision out; whether the instance has the device now."""
+    live = _node_of(domain.xml(), device) is not None if domain.is_active() else None
+    persistent = _node_of(domain.xml(inactive=True), device)
+    remedy = decide(live, persistent is not None)
+    if remedy == "add to the definition":
+        added = disk_element(device) if isinstance(device, Disk) else nic_element(device)
+        domain.attach(added, live=False, config=True)
+        return True
+    if remedy == "take from the definition":
+        assert persistent is not None  # noqa: S101 the decision says so
+        domain.detach(persistent, live=False, config=True)
+        return False
+    return persistent is not None
+
+
+def _node_of(root: etree._Element, device: Disk | Nic) -> etree._Element | None:
+    """A disk by its target and its file, an interface by its MAC address."""
+    if isinstance(device, Nic):
+        nodes = root.iterfind("devices/interface")
+        return next((n for n in nodes if xml.attribute(n, "mac", "address") == device.mac), None)
+    path = device.file.path if device.file else ""
+    for node in root.iterfind("devices/disk"):
+        if xml.attribute(node, "target", "dev") == device.name:
+            return node if xml.attribute(node, "source", "file") == path else None
+    return None
 
 
 def detach_device(

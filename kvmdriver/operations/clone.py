@@ -5,13 +5,12 @@ import os
 from kvmdriver import exception
 from kvmdriver.definition.build import domain_xml
 from kvmdriver.hypervisor.domain import Domain
-from kvmdriver.hypervisor.record import Owner, Record, Task
+from kvmdriver.hypervisor.record import Record, Task, TaskName
 from kvmdriver.model import Disk, Instance, InstanceView
 from kvmdriver.model.config_drive import hostname_from
 from kvmdriver.model.layout import mac_address
-from kvmdriver.operations import console, destroy, view
-from kvmdriver.operations.context import Context, require_idle, require_status
-from kvmdriver.operations.undo import undo_on_failure
+from kvmdriver.operations import console, spawn, view
+from kvmdriver.operations.context import Context, require_status
 from kvmdriver.progress import Progress, ignore
 from kvmdriver.storage import config_drive
 from kvmdriver.storage.copy import copy_file
@@ -37,7 +36,8 @@ def clone(
     The clone is left stopped. The same request again gives the same answer.
 
     :raises kvmdriver.exception.InvalidState: the source is not stopped.
-    :raises kvmdriver.exception.InstanceExists: the name or the UUID is taken.
+    :raises kvmdriver.exception.InstanceExists: the name or the UUID is taken, or the directory of
+        that UUID belongs to another host or has kept disks.
     """
     source, record = context.find(name_or_uuid)
     if source.uuid == uuid:
@@ -46,8 +46,8 @@ def clone(
         )
     digest = f"clone of {source.uuid} as {name}"
     with context.locks.hold(source.uuid, uuid):
-        source, record = context.find(source.uuid)
-        require_idle(source, record)
+        source, record = context.at_rest(source.uuid)
+        spawn.clear_leftover(context, uuid)
         existing = context.hypervisor.find(uuid) or context.hypervisor.find(name)
         if existing is not None:
             found = context.record(existing.uuid)
@@ -60,24 +60,20 @@ def clone(
                 instance=existing.name,
             )
         require_status(source, "clone", "stopped", "crashed", remedies=_STOP)
+        context.store.require_free(uuid)
         instance = _copy_of(context, source, record.instance, name, uuid)
         context.store.require(_size_mib(record.instance))
-        building = Record(
-            instance=instance,
-            root=context.store.root,
-            digest=digest,
-            task=Task(name="create", owner=Owner.current(), request_id=request_id),
-        )
-        with undo_on_failure() as undo:
-            undo.add(context.store.remove, uuid)
+        task = Task.begin(TaskName.CREATE, request_id)
+        building = Record(instance=instance, root=context.store.root, digest=digest, task=task)
+        with context.under_way(uuid, task):
             emulator = source.xml().findtext("devices/emulator")
             domain = context.hypervisor.define(
                 domain_xml(instance, context.platform(uuid, emulator), building.to_element())
             )
-            undo.add(destroy.discard, domain)
-            context.store.create(uuid)
+            context.claim(domain, building)
             _copy_files(context, record.instance, instance, progress)
-            context.save(domain, building.changed(task=None).with_request(request_id))
+            # libvirtd may have been started again in the meantime
+            context.finish(context.hypervisor.domain(uuid), building, task, done=True)
     return view.show(context, uuid)
 
 
@@ -146,19 +142,34 @@ def _copy_files(context: Context, old: Instance, new: Instance, progress: Progre
         config_drive.write_copy(before.config_drive, new, after.config_drive)
 
 
-def rename(context: Context, name_or_uuid: str, name: str) -> None:
+def rename(
+    context: Context, name_or_uuid: str, name: str, *, request_id: str | None = None
+) -> None:
     """Give a stopped instance another name; nothing happens when it has it already."""
+    if context.known(name_or_uuid) is None:
+        # under its old name an instance is not found once the same request has been carried out
+        known = context.known(name)
+        if known is not None and known[1].done(request_id) is not None:
+            return
     with context.exclusively(name_or_uuid) as (domain, record):
-        if domain.name == name:
+        if record.done(request_id) is not None or domain.name == record.instance.name == name:
             return
         other = context.hypervisor.find(name)
-        if other is not None:
+        if other is not None and other.uuid != domain.uuid:
             raise exception.InstanceExists(
                 f"there is already an instance named {name!r}",
                 field="name",
                 value=name,
                 instance=other.uuid,
             )
-        require_status(domain, "rename", "stopped", "crashed", remedies=_STOP)
-        domain.rename(name)
-        context.save(domain, record.changed(instance=record.instance.changed(name=name)))
+        wanted = record.instance.changed(name=name)
+        if domain.name != name:
+            require_status(domain, "rename", "stopped", "crashed", remedies=_STOP)
+        with context.task(domain, record, TaskName.RENAME, request_id, wanted=wanted):
+            if domain.name != name:
+                domain.rename(name)
+
+
+def mend_rename(_context: Context, domain: Domain, _record: Record, task: Task) -> bool:
+    """Whether an instance has the name that a process which died was about to give it."""
+    return task.wanted is not None and domain.name == task.wanted.name

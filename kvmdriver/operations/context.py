@@ -4,7 +4,9 @@ import contextlib
 import dataclasses
 import logging
 import os
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from oslo_config import cfg
 
@@ -15,18 +17,23 @@ from kvmdriver.hypervisor import xml
 from kvmdriver.hypervisor.domain import Domain
 from kvmdriver.hypervisor.events import EventBus
 from kvmdriver.hypervisor.hypervisor import Hypervisor
-from kvmdriver.hypervisor.record import Owner, Record, Task
+from kvmdriver.hypervisor.record import RUNNING, Record, Task, TaskName
 from kvmdriver.model import Instance, Status
 from kvmdriver.model.evacuation import Description
 from kvmdriver.operations.locks import InstanceLocks
 from kvmdriver.operations.migrate.arrivals import Arrivals
 from kvmdriver.operations.migrate.table import MigrationTable
 from kvmdriver.storage import description as descriptions
+from kvmdriver.storage.copy import remove_file, write_error
 from kvmdriver.storage.image_cache import ImageCache
 from kvmdriver.storage.qemu_img import QemuImg
 from kvmdriver.storage.store import InstanceStore
 
 LOG = logging.getLogger(__name__)
+
+# Finishes or takes back what is left of a task; the last argument says whether the guest is about
+# to be switched off. The outcome, in words.
+Mender = Callable[["Context", Domain, Record, bool], str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,10 +48,15 @@ class Context:
     systems: OsDatabase
     locks: InstanceLocks
     host: str
+    mender: Mender
     migrations: MigrationTable = dataclasses.field(default_factory=MigrationTable)
     arrivals: Arrivals = dataclasses.field(default_factory=Arrivals)
     evacuated: set[tuple[str, str]] = dataclasses.field(default_factory=set)
     """UUIDs of instances brought back here, each with a host that has not been told yet."""
+    unmended: set[str] = dataclasses.field(default_factory=set)
+    """UUIDs of instances of which a failed operation has left something that is not mended yet."""
+    attention: threading.Event = dataclasses.field(default_factory=threading.Event)
+    """Set when the connection was lost, or when there is one more instance to mend."""
 
     @property
     def events(self) -> EventBus:
@@ -101,6 +113,27 @@ class Context:
             definition=xml.to_string(domain.xml(inactive=True, secure=True)),
         )
 
+    def claim(self, domain: Domain, record: Record) -> None:
+        """Make the directory of a new instance, marked as this host's and as unfinished.
+
+        :raises kvmdriver.exception.InstanceExists: it is taken, by another host or by kept disks.
+        """
+        mark = self.description(domain, record).changed(building=record.building)
+        self.store.claim(domain.uuid, mark)
+
+    def remove_files(self, record: Record, keep: tuple[str, ...] = ()) -> bool:
+        """Remove an instance's directory if it is this host's (``InstanceStore.remove``).
+
+        Of an instance under construction only the directory that the same operation has made.
+        """
+        return self.store.remove(
+            record.instance.uuid,
+            self.host,
+            self.hypervisor.host_capabilities().uuid,
+            keep=keep,
+            building=record.building,
+        )
+
     def remember_evacuated(self, record: Record) -> None:
         """Have hosts told, when they return, that one of their instances is here."""
         if record.evacuated_from:
@@ -131,38 +164,131 @@ class Context:
         return domain, record
 
     @contextlib.contextmanager
-    def exclusively(self, name_or_uuid: str) -> Iterator[tuple[Domain, Record]]:
-        """An instance of ours, looked up again once nobody else works on it."""
+    def exclusively(
+        self, name_or_uuid: str, *, to_stop: bool = False
+    ) -> Iterator[tuple[Domain, Record]]:
+        """An instance of ours, looked up again once nobody else works on it.
+
+        :param to_stop: the body switches the guest off, so nothing may start it before.
+        """
         uuid = self.find(name_or_uuid)[0].uuid
         with self.locks.hold(uuid):
+            yield self.at_rest(uuid, to_stop=to_stop)
+
+    def at_rest(self, uuid: str, *, to_stop: bool = False) -> tuple[Domain, Record]:
+        """An instance whose lock is held, once the leftover of a failed operation is mended.
+
+        :raises kvmdriver.exception.InstanceBusy: another process or host works on it.
+        :raises kvmdriver.exception.InstanceNotFound: the leftover was all there was of it.
+        """
+        domain, record = self.find(uuid)
+        if record.task is not None and record.task.is_dead():
+            try:
+                self.mend(domain, record, to_stop=to_stop)
+            except exception.KVMDriverError as error:
+                if not to_stop:
+                    raise
+                LOG.warning(
+                    "%s: %s cannot be mended yet: %s", domain.name, record.task.name, error
+                )
             domain, record = self.find(uuid)
-            require_idle(domain, record)
-            yield domain, record
+        require_idle(domain, record)
+        return domain, record
+
+    def mend(self, domain: Domain, record: Record, *, to_stop: bool = False) -> str:
+        """Finish or take back the dead task of an instance whose lock is held; the outcome.
+
+        :raises kvmdriver.exception.KVMDriverError: that is not possible now; the task stays.
+        """
+        task = record.task
+        assert task is not None  # noqa: S101 the caller has looked
+        try:
+            outcome = self.mender(self, domain, record, to_stop)
+        except Exception:
+            self._mend_later(domain.uuid)
+            raise
+        self.unmended.discard(domain.uuid)
+        LOG.warning("instance %s: %s was cut off: %s", domain.name, task.name, outcome)
+        return outcome
+
+    def _mend_later(self, uuid: str) -> None:
+        if uuid not in self.unmended:
+            self.unmended.add(uuid)
+            self.attention.set()
+
+    @contextlib.contextmanager
+    def under_way(self, uuid: str, task: Task) -> Iterator[None]:
+        """The body works on a task of an instance whose lock is held.
+
+        What a failure of the body leaves is mended at once, or as soon as libvirt answers again.
+        """
+        try:
+            with RUNNING.hold(task):
+                yield
+        except BaseException:
+            self._take_back(uuid)
+            raise
+
+    def _take_back(self, uuid: str) -> None:
+        try:
+            known = self.known(uuid)
+            if known is not None and known[1].task is not None and known[1].task.is_dead():
+                self.mend(*known)
+        except Exception as error:
+            # the body's own error is on its way to the caller
+            LOG.warning("%s: what a failed operation has left is mended later: %s", uuid, error)
+            self._mend_later(uuid)
 
     @contextlib.contextmanager
     def task(
         self,
         domain: Domain,
         record: Record,
-        name: str,
+        name: TaskName,
         request_id: str | None = None,
-        files: tuple[str, ...] = (),
+        **fields: Any,
     ) -> Iterator[None]:
-        """Note a task in the record while it is worked on, so that a crash can be made good."""
-        task = Task(name=name, owner=Owner.current(), request_id=request_id, files=files)
-        self.save(domain, record.changed(task=task))
-        try:
+        """Write down what the body is about to change, and afterwards that it is done.
+
+        :param fields: more fields of the task: ``wanted``, ``files``, ``removes``...
+        """
+        task = Task.begin(name, request_id, **fields)
+        with self.under_way(domain.uuid, task):
+            self.save(domain, record.changed(task=task))
             yield
-        except BaseException:
-            with contextlib.suppress(exception.KVMDriverError):
-                self.save(domain, record.changed(task=None))
-            raise
+            # libvirtd may have been started again in the meantime
+            self.finish(self.hypervisor.domain(domain.uuid), record, task, done=True)
+
+    def finish(self, domain: Domain, record: Record, task: Task, *, done: bool) -> Record:
+        """Leave an instance as it is when a task is done, or when it is not; its record.
+
+        :raises kvmdriver.exception.StorageError: a file that has to go cannot be removed.
+        """
+        for path in self._unused(domain, task.removes if done else task.files):
+            try:
+                remove_file(path)
+            except OSError as error:
+                raise write_error(error, path) from None
+        ended = record.changed(task=None)
+        if done:
+            ended = ended.changed(instance=task.wanted or record.instance)
+            ended = ended.with_request(task.request_id, task.answer)
+        self.save(domain, ended)
+        return ended
+
+    def _unused(self, domain: Domain, files: tuple[str, ...]) -> set[str]:
+        """Those files that the guest has neither now nor at its next start."""
+        used: set[str] = set()
+        for inactive in (False, True) if files else ():
+            sources = domain.xml(inactive=inactive).iterfind("devices/disk/source")
+            used.update(source.get("file", "") for source in sources)
+        return set(files) - used
 
 
 def require_idle(domain: Domain, record: Record) -> None:
-    """Our own lock is held; another process may be at work all the same, or another host.
+    """Our own lock is held; another process may be at work nevertheless, or another host.
 
-    :raises kvmdriver.exception.InstanceBusy: it is, and it lives.
+    :raises kvmdriver.exception.InstanceBusy: a live process, or a migration, owns the instance.
     """
     task = record.task
     if task is not None and task.migration is not None:
@@ -172,7 +298,7 @@ def require_idle(domain: Domain, record: Record) -> None:
             instance=domain.name,
             remedy="wait for its end, or: kvmdriver server migration abort NAME",
         )
-    if task is not None and task.owner != Owner.current() and task.owner.is_alive():
+    if task is not None and not task.is_dead():
         raise exception.InstanceBusy(
             f"process {task.owner.pid} is busy with {task.name}", instance=domain.name
         )

@@ -2,8 +2,8 @@
 
 from kvmdriver import exception
 from kvmdriver.hypervisor.domain import Domain
-from kvmdriver.hypervisor.record import Owner, Record, Task
-from kvmdriver.operations.context import Context, require_idle
+from kvmdriver.hypervisor.record import Record, Task, TaskName
+from kvmdriver.operations.context import Context
 from kvmdriver.operations.storage_move import outside_disks
 from kvmdriver.storage.copy import remove_file
 
@@ -22,30 +22,34 @@ def terminate(context: Context, name_or_uuid: str, *, keep_disks: bool = False) 
         return ()
     with context.locks.hold(domain.uuid):
         try:
-            domain, record = context.find(domain.uuid)
+            domain, record = context.at_rest(domain.uuid, to_stop=True)
         except exception.InstanceNotFound:
             return ()
-        require_idle(domain, record)
         kept = _disk_paths(record) if keep_disks else ()
-        deleting = Task(name="delete", owner=Owner.current(), files=kept)
-        context.save(domain, record.changed(task=deleting))
-        remove(context, domain, record, keep=kept)
+        # what an operation has left that could not be mended goes, too
+        left = (*record.task.files, *record.task.removes) if record.task is not None else ()
+        deleting = Task.begin(TaskName.DELETE, files=kept, removes=left)
+        with context.under_way(domain.uuid, deleting):
+            record = record.changed(task=deleting)
+            context.save(domain, record)
+            remove(context, domain, record, keep=kept)
         return kept
 
 
 def remove(context: Context, domain: Domain, record: Record, keep: tuple[str, ...] = ()) -> None:
-    """Everything that an instance consists of. The domain goes last: it is what remembers."""
+    """Everything that an instance consists of. The domain goes last: it is what remembers.
+
+    Files that another host owns, or nobody, stay: an instance under construction has a mark in
+    its directory, or no directory.
+    """
     domain.destroy()
-    context.store.remove(record.instance.uuid, keep)
-    for path in outside_disks(record.instance):
+    if not context.remove_files(record, keep):
+        domain.undefine(keep_nvram=True)
+        return
+    left = record.task.removes if record.task is not None else ()
+    for path in (*outside_disks(record.instance), *left):
         if path not in keep:
             remove_file(path)
-    domain.undefine()
-
-
-def discard(domain: Domain) -> None:
-    """Take back the definition of a domain, running or not."""
-    domain.destroy()
     domain.undefine()
 
 

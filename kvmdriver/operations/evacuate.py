@@ -14,7 +14,7 @@ from oslo_utils import uuidutils
 from kvmdriver import exception
 from kvmdriver.hypervisor import xml
 from kvmdriver.hypervisor.domain import Domain
-from kvmdriver.hypervisor.record import Owner, Record, Task
+from kvmdriver.hypervisor.record import Record, Task, TaskName
 from kvmdriver.model import Disk, Instance, InstanceView, MigrationOffer, MovingDisk, Problem
 from kvmdriver.model.base import is_uuid
 from kvmdriver.model.evacuation import Description, LeftInstance
@@ -31,9 +31,6 @@ from kvmdriver.storage import description as descriptions
 
 LOG = logging.getLogger(__name__)
 
-TASK = "evacuate"
-
-
 # The host that takes over
 
 
@@ -47,7 +44,7 @@ def left_instances(context: Context, host: str) -> list[LeftInstance]:
             autostart=left.autostart,
         )
         for left in _descriptions(context)
-        if left.host == host
+        if left.host == host and not left.building
     ]
     return sorted(found, key=lambda left: left.name)
 
@@ -77,6 +74,7 @@ def evacuate(
     _require_dead(context, source, fenced)
     left = _left(context, name_or_uuid, source.host)
     if left is not None:
+        _require_whole(context, left)
         directory = context.store.layout(left.instance.uuid).directory
         with (
             context.locks.hold(left.instance.uuid),
@@ -127,6 +125,18 @@ def _left(context: Context, name_or_uuid: str, host: str) -> Description | None:
         if left.host == host and left.instance.name == name_or_uuid
     ]
     return matching[0] if matching else None
+
+
+def _require_whole(context: Context, left: Description) -> None:
+    if left.building:
+        directory = context.store.layout(left.instance.uuid).directory
+        raise exception.InvalidState(
+            f"{left.host} died while it was making the instance, whose disks are not whole",
+            field="instance",
+            value=left.instance.uuid,
+            instance=left.instance.name,
+            remedy=f"remove {directory}, and create the instance again",
+        )
 
 
 def _descriptions(context: Context) -> list[Description]:
@@ -180,14 +190,15 @@ def _bring_back_shared(
             f"it has been brought back on {latest.host if latest else 'another host'} already",
             instance=left.instance.name,
         )
-    offer = _offer(latest, active=start)
+    offer = _offer(latest, active=start, marker=descriptions.NAME)
     instance = placed(context, offer)
     problems = list(check_destination(context, offer).problems)
     problems += check_shared(latest.instance)
     problems += _unusable(context, instance)
     refuse(instance, context.host, problems)
     record = _record(context, instance, latest, request_id)
-    with undo_on_failure() as undo:
+    assert record.task is not None  # noqa: S101 it is being brought back
+    with context.under_way(instance.uuid, record.task), undo_on_failure() as undo:
         domain = context.hypervisor.define(definition(context, offer, record))
         undo.add(forget, domain)
         undo.add(descriptions.write, directory, latest)
@@ -200,16 +211,14 @@ def _bring_back_shared(
 def _rebuild(
     context: Context, left: Description, start: bool, request_id: str | None, progress: Progress
 ) -> None:
-    offer = _offer(left, active=start)
-    uuid = left.instance.uuid
+    offer = _offer(left, active=start, marker=uuidutils.generate_uuid())
     refuse(left.instance, context.host, list(check_destination(context, offer).problems))
     instance = placed(context, offer)
     record = _record(context, instance, left, request_id)
-    with undo_on_failure() as undo:
-        undo.add(context.store.remove, uuid)
+    assert record.task is not None  # noqa: S101 the instance is being brought back
+    with context.under_way(instance.uuid, record.task):
         domain = context.hypervisor.define(definition(context, offer, record))
-        undo.add(forget, domain)
-        context.store.create(uuid)
+        context.claim(domain, record)
         spawn.make_files(context, instance, progress)
         if instance.config_drive is not None:
             LOG.warning("%s: its config drive has neither user data nor password", instance.name)
@@ -231,15 +240,18 @@ def _record(
         instance=instance,
         root=context.store.root,
         digest=left.digest,
-        task=Task(name=TASK, owner=Owner.current(), request_id=request_id),
+        task=Task.begin(TaskName.EVACUATE, request_id),
         evacuated_from=tuple(
             host for host in (*left.evacuated_from, left.host) if host != context.host
         ),
     )
 
 
-def _offer(left: Description, *, active: bool) -> MigrationOffer:
-    """What the dead host would have offered."""
+def _offer(left: Description, *, active: bool, marker: str) -> MigrationOffer:
+    """What the dead host would have offered.
+
+    :param marker: a file of the directory if that is shared, else one that no directory has.
+    """
     old = parse_definition(left.definition, "description.definition")
     instance = left.instance
     return MigrationOffer(
@@ -250,7 +262,7 @@ def _offer(left: Description, *, active: bool) -> MigrationOffer:
         digest=left.digest,
         active=active,
         autostart=left.autostart,
-        marker=descriptions.NAME,
+        marker=marker,
         definition=left.definition,
         machine=xml.attribute(old, "os/type", "machine") or None,
         disks=tuple(_disk(disk) for disk in instance.disks if disk.device == "disk" and disk.file),
@@ -296,7 +308,7 @@ def mend(context: Context, domain: Domain, record: Record) -> str:
     """What becomes of an evacuation that was cut off; the outcome."""
     layout = context.store.layout(domain.uuid)
     described = descriptions.read(layout.directory)
-    if described is None:
+    if described is None or described.building:
         destroy.remove(context, domain, record)
         return "what was made of the instance was removed"
     if not described.is_of(context.host, _host_uuid(context)):

@@ -10,8 +10,6 @@ from kvmdriver.hypervisor.domain import Domain
 
 LOG = logging.getLogger(__name__)
 
-_PID_FILE = "/run/libvirt/qemu/{name}.pid"
-
 
 def require_movable(conf: cfg.ConfigOpts, domain: Domain, operation: str) -> None:
     """See to it that a guest's state can be saved or migrated.
@@ -47,7 +45,7 @@ def require_movable(conf: cfg.ConfigOpts, domain: Domain, operation: str) -> Non
 
 def _entered(name: str) -> bool | None:
     try:
-        pid = int(privsep.read_tail(_PID_FILE.format(name=name), 20))
+        pid = privsep.qemu_pid(name)
     except (OSError, ValueError):
         return None
     return privsep.entered_l2(pid)

@@ -1,14 +1,18 @@
 """Starting, stopping, rebooting, suspending and pausing."""
 
+import logging
 import time
 from collections.abc import Callable
 
 from kvmdriver import exception
 from kvmdriver.hypervisor.domain import Domain
 from kvmdriver.hypervisor.hypervisor import Hypervisor
+from kvmdriver.hypervisor.record import Owner, Record, Task, TaskName
 from kvmdriver.model import Status
 from kvmdriver.operations.context import Context, require_status
 from kvmdriver.operations.nested import require_movable
+
+LOG = logging.getLogger(__name__)
 
 # A press of the power button that the firmware gets is lost, so it is pressed again.
 _PRESS_AGAIN_SECONDS = 8
@@ -41,7 +45,7 @@ def stop(context: Context, name_or_uuid: str, *, timeout: float | None = None) -
     :param timeout: seconds; 0 switches off at once, None takes the configured time.
     """
     seconds = context.conf.kvm.shutdown_timeout if timeout is None else timeout
-    with context.exclusively(name_or_uuid) as (domain, _record):
+    with context.exclusively(name_or_uuid, to_stop=True) as (domain, _record):
         status = domain.status()
         if status == "suspended":
             raise exception.InvalidState(
@@ -59,7 +63,7 @@ def stop(context: Context, name_or_uuid: str, *, timeout: float | None = None) -
         context.hypervisor, domain, seconds, "stopped", domain.press_power_button
     ):
         return
-    with context.exclusively(domain.uuid) as (domain, _record):
+    with context.exclusively(domain.uuid, to_stop=True) as (domain, _record):
         # started again by somebody in the meantime: that is another run, not ours to end
         if domain.started_as() == run:
             domain.destroy()
@@ -83,7 +87,7 @@ def reboot(
     """
     seconds = context.conf.kvm.shutdown_timeout if timeout is None else timeout
     with context.exclusively(name_or_uuid) as (domain, record):
-        if request_id is not None and request_id in record.requests:
+        if record.done(request_id) is not None:
             return
         remedies = {"suspended": _RESUME, "paused": _UNPAUSE, "stopped": _START}
         allowed: tuple[Status, ...] = (
@@ -95,11 +99,13 @@ def reboot(
     else:
         hard = True
     with context.exclusively(domain.uuid) as (domain, record):
-        if hard:
-            with context.task(domain, record, "reboot", request_id):
-                domain.destroy()
-                domain.start()
-        context.save(domain, record.changed(task=None).with_request(request_id))
+        if not hard:
+            context.save(domain, record.with_request(request_id))
+            return
+        run, boot = domain.started_as(), Owner.current().boot_id
+        with context.task(domain, record, TaskName.REBOOT, request_id, run=run, boot_id=boot):
+            domain.destroy()
+            domain.start()
 
 
 def shut_down(
@@ -200,8 +206,61 @@ def unpause(context: Context, name_or_uuid: str) -> None:
             domain.unpause()
 
 
-def set_autostart(context: Context, name_or_uuid: str, on: bool) -> None:
+def set_autostart(
+    context: Context, name_or_uuid: str, on: bool, *, request_id: str | None = None
+) -> None:
     """Whether the instance starts with the host."""
     with context.exclusively(name_or_uuid) as (domain, record):
-        domain.set_autostart(on)
-        context.save(domain, record.changed(instance=record.instance.changed(autostart=on)))
+        if record.done(request_id) is not None:
+            return
+        wanted = record.instance.changed(autostart=on)
+        with context.task(domain, record, TaskName.AUTOSTART, request_id, wanted=wanted):
+            domain.set_autostart(on)
+
+
+# What a process has left that died, or that lost libvirt.
+
+
+def mend_autostart(_context: Context, domain: Domain, _record: Record, task: Task) -> bool:
+    """Whether the flag is set as it was to be; libvirt changes it at one moment."""
+    return task.wanted is not None and domain.autostart() == task.wanted.autostart
+
+
+def decide_reboot(*, run: int, before: int, cut_off: bool, same_boot: bool) -> str:
+    """What becomes of a hard reboot.
+
+    :param run: the run of the guest now, -1 while it is off (``Domain.started_as``).
+    :param before: the run that the reboot was to end.
+    :param cut_off: the guest was switched off from outside, or libvirt does not know how it went
+        off, which is so after a restart of libvirtd.
+    :param same_boot: the host has not been started again since.
+    :returns: "done", "not done", or "start" where the guest is off because of the reboot.
+    """
+    if run == before:
+        return "not done"
+    if run >= 0:
+        return "done"
+    # a guest that went off in another way has nobody waiting for its start
+    return "start" if cut_off and same_boot else "not done"
+
+
+def mend_reboot(_context: Context, domain: Domain, _record: Record, task: Task) -> bool:
+    """Start a guest that a reboot has switched off, unless something else happened; whether done."""
+    assert task.run is not None  # noqa: S101 the task has noted it
+    decision = decide_reboot(
+        run=domain.started_as(),
+        before=task.run,
+        cut_off=domain.was_cut_off(),
+        same_boot=task.boot_id == Owner.current().boot_id,
+    )
+    if decision != "start":
+        return decision == "done"
+    try:
+        domain.start()
+    except exception.HypervisorUnavailable:
+        raise
+    except exception.KVMDriverError as error:
+        # a guest that cannot be started stays off, and can be worked on
+        LOG.error("instance %s: cannot be started after its reboot: %s", domain.name, error)
+        return False
+    return True

@@ -7,6 +7,7 @@ from lxml import etree
 from kvmdriver import exception
 from kvmdriver.definition.memory import dimm
 from kvmdriver.hypervisor.domain import Domain
+from kvmdriver.hypervisor.record import Record, Task, TaskName
 from kvmdriver.model import DIMM_MIB, Memory, Status, Vcpus
 from kvmdriver.operations.context import Context, require_status
 from kvmdriver.operations.resolve import check_memory
@@ -25,6 +26,8 @@ def set_memory(
     name_or_uuid: str,
     current_mib: int | None = None,
     maximum_mib: int | None = None,
+    *,
+    request_id: str | None = None,
 ) -> Memory:
     """Give an instance more or less memory, in MiB; None leaves a number as it is.
 
@@ -36,6 +39,8 @@ def set_memory(
     with context.exclusively(name_or_uuid) as (domain, record):
         old = record.instance.memory
         assert old is not None  # noqa: S101 always chosen at creation
+        if record.done(request_id) is not None:
+            return old
         status = require_status(domain, "a change of memory", *_CHANGEABLE, remedies=_RESUME)
         live = status in ("running", "paused")
         maximum = old.maximum_mib if maximum_mib is None else maximum_mib
@@ -51,21 +56,24 @@ def set_memory(
             _check_modules(old, current)
         new = Memory.parse({**old.model_dump(), "current_mib": current, "maximum_mib": maximum})
         if maximum != old.maximum_mib:
-            _change_maximum(context, domain, new, live)
-        if new.growth == "hotplug":
-            if current != old.current_mib:
-                domain.attach(dimm(current - old.current_mib), live=live, config=True)
-        elif live:
-            with context.events.expect(domain.uuid, "balloon-changed") as moved:
-                domain.set_memory(current, live=True, config=True)
-                moved.wait(_BALLOON_SECONDS)
-        else:
-            domain.set_memory(current, live=False, config=True)
-        context.save(domain, record.changed(instance=record.instance.changed(memory=new)))
+            _check_maximum(context, domain, new, live)
+        wanted = record.instance.changed(memory=new)
+        with context.task(domain, record, TaskName.MEMORY, request_id, wanted=wanted):
+            if maximum != old.maximum_mib:
+                domain.set_maximum_memory(maximum)
+            if new.growth == "hotplug":
+                if current != old.current_mib:
+                    domain.attach(dimm(current - old.current_mib), live=live, config=True)
+            elif live:
+                with context.events.expect(domain.uuid, "balloon-changed") as moved:
+                    domain.set_memory(current, live=True, config=True)
+                    moved.wait(_BALLOON_SECONDS)
+            else:
+                domain.set_memory(current, live=False, config=True)
         return new
 
 
-def _change_maximum(context: Context, domain: Domain, new: Memory, live: bool) -> None:
+def _check_maximum(context: Context, domain: Domain, new: Memory, live: bool) -> None:
     if live:
         raise exception.InvalidState(
             "the maximum memory of a running instance cannot be changed",
@@ -83,7 +91,6 @@ def _change_maximum(context: Context, domain: Domain, new: Memory, live: bool) -
             remedy="create it with a larger maximum; unused address space costs nothing",
         )
     check_memory(context, new, "maximum_mib")
-    domain.set_maximum_memory(new.maximum_mib)
 
 
 def _check_modules(old: Memory, current_mib: int) -> None:
@@ -102,6 +109,8 @@ def set_vcpus(
     name_or_uuid: str,
     current: int | None = None,
     maximum: int | None = None,
+    *,
+    request_id: str | None = None,
 ) -> Vcpus:
     """Change the number of vCPUs; None leaves a number as it is.
 
@@ -111,6 +120,8 @@ def set_vcpus(
     """
     with context.exclusively(name_or_uuid) as (domain, record):
         old = record.instance.vcpus
+        if record.done(request_id) is not None:
+            return old
         status = require_status(domain, "a change of vCPUs", *_CHANGEABLE, remedies=_RESUME)
         live = status in ("running", "paused")
         top = old.maximum if maximum is None else maximum
@@ -134,16 +145,22 @@ def set_vcpus(
                 instance=domain.name,
                 remedy=_STOP,
             )
-        if top > old.maximum:
-            domain.set_maximum_vcpus(top)
-        if count != old.current:
-            domain.set_vcpus(count, live=live, config=True)
-        if top < old.maximum:
-            domain.set_maximum_vcpus(top)
-        if live and count > old.current:
-            _bring_online(domain, count)
-        context.save(domain, record.changed(instance=instance.changed(vcpus=new)))
+        wanted = instance.changed(vcpus=new)
+        with context.task(domain, record, TaskName.VCPUS, request_id, wanted=wanted):
+            _set_vcpus(domain, new, live and count != old.current)
+            if live and count > old.current:
+                _bring_online(domain, count)
         return new
+
+
+def _set_vcpus(domain: Domain, new: Vcpus, live: bool) -> None:
+    """Have the persistent definition, and perhaps the running guest, match ``new``."""
+    maximum = _vcpus_of(domain.xml(inactive=True))[1]
+    if new.maximum > maximum:
+        domain.set_maximum_vcpus(new.maximum)
+    domain.set_vcpus(new.current, live=live, config=True)
+    if new.maximum < maximum:
+        domain.set_maximum_vcpus(new.maximum)
 
 
 def _check_maximum_vcpus(
@@ -172,3 +189,75 @@ def _bring_online(domain: Domain, count: int) -> None:
     if agent_connected(root):
         with contextlib.suppress(exception.KVMDriverError):
             domain.bring_vcpus_online(count)
+
+
+# What a process has left that died, or that lost libvirt. libvirt changes the running guest first
+# and writes the persistent definition last.
+
+Sizes = tuple[int, int]
+"""What the guest has now, and what it can have at most: MiB of memory, or vCPUs."""
+
+
+def decide(old: Sizes, wanted: Sizes, config: Sizes, live: int | None) -> bool:
+    """Whether a change of sizes is to be finished; else it is to be taken back.
+
+    It is finished if any step of it can be seen, since vCPUs and modules are not taken out again.
+
+    :param config: what the persistent definition has.
+    :param live: what the running guest has; None while it is off.
+    """
+    return config != old or (live is not None and wanted[0] != old[0] and live == wanted[0])
+
+
+def mend_memory(_context: Context, domain: Domain, record: Record, task: Task) -> bool:
+    """Have the sizes of memory as they were, or as they were to be; whether it is the latter."""
+    old, wanted = record.instance.memory, task.wanted.memory if task.wanted else None
+    assert old is not None and wanted is not None  # noqa: S101 always chosen at creation
+    running = domain.xml() if domain.is_active() else None
+    config = _memory_of(domain.xml(inactive=True), old.growth)
+    live = _memory_of(running, old.growth)[0] if running is not None else None
+    forward = decide(_sizes(old), _sizes(wanted), config, live)
+    if old.growth == "hotplug":
+        if forward and config[0] != wanted.current_mib:
+            domain.attach(dimm(wanted.current_mib - config[0]), live=False, config=True)
+        return forward
+    end = wanted if forward else old
+    if config[1] != end.maximum_mib:
+        domain.set_maximum_memory(end.maximum_mib)
+    # a balloon takes its time: what the guest has now does not tell what it was last asked for
+    domain.set_memory(end.current_mib, live=running is not None, config=True)
+    return forward
+
+
+def mend_vcpus(_context: Context, domain: Domain, record: Record, task: Task) -> bool:
+    """Have the numbers of vCPUs as they were, or as they were to be; whether it is the latter."""
+    assert task.wanted is not None  # noqa: S101 the task has noted it
+    old, wanted = record.instance.vcpus, task.wanted.vcpus
+    config = _vcpus_of(domain.xml(inactive=True))
+    live = _vcpus_of(domain.xml())[0] if domain.is_active() else None
+    forward = decide((old.current, old.maximum), (wanted.current, wanted.maximum), config, live)
+    if forward:
+        _set_vcpus(domain, wanted, live is not None and live != wanted.current)
+    return forward
+
+
+def _sizes(memory: Memory) -> Sizes:
+    return memory.current_mib, memory.maximum_mib
+
+
+def _memory_of(root: etree._Element, growth: str) -> Sizes:
+    """What a definition gives the guest; libvirt writes KiB (formatdomain.html, memory)."""
+
+    def mib(tag: str) -> int:
+        return int(root.findtext(tag) or 0) // 1024
+
+    if growth == "hotplug":
+        return mib("memory"), mib("maxMemory")
+    return mib("currentMemory"), mib("memory")
+
+
+def _vcpus_of(root: etree._Element) -> Sizes:
+    node = root.find("vcpu")
+    assert node is not None  # noqa: S101 every domain has it
+    maximum = int(node.text or 0)
+    return int(node.get("current", maximum)), maximum

@@ -2,23 +2,28 @@
 
 import contextlib
 import os
+import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from lxml import etree
 
 from kvmdriver import exception
 from kvmdriver.definition.disks import copy_target
+from kvmdriver.hypervisor import xml
 from kvmdriver.hypervisor.domain import Domain
 from kvmdriver.hypervisor.events import Expectation
 from kvmdriver.hypervisor.hypervisor import Hypervisor
+from kvmdriver.hypervisor.record import Record, Task, TaskName
 from kvmdriver.model import Disk, Instance
 from kvmdriver.operations.context import Context, require_status
-from kvmdriver.operations.undo import undo_on_failure
 from kvmdriver.operations.view import agent_connected
 from kvmdriver.progress import Progress, ignore
-from kvmdriver.storage.copy import remove_file
+from kvmdriver.storage import private
+from kvmdriver.storage.copy import copy_into, create_empty, remove_file, write_error
 from kvmdriver.storage.qemu_img import QemuImg
+
+Identity = tuple[int, int]
 
 # How often the progress of a running copy is looked at, in seconds; its end comes as an event.
 _LOOK_SECONDS = 0.5
@@ -38,6 +43,8 @@ def snapshot(
 
     A running guest keeps running; where its agent answers, its file systems are frozen for the
     moment in which the copy becomes complete. The image appears under its name when it is whole.
+    Where users besides root could replace files in its directory, the image is written to the
+    directory of the instance first, and copied.
 
     :param path: a file that does not exist yet, in a directory that requests may use.
     :returns: the real path of the image.
@@ -49,23 +56,32 @@ def snapshot(
             raise exception.InvalidRequest(
                 "there is no such directory", field="path", value=path, remedy="make it first"
             )
-        target = os.path.join(directory, os.path.basename(path))
+        name = os.path.basename(path)
+        target = os.path.join(directory, name)
         if os.path.lexists(target):
-            if request_id is not None and request_id in record.requests:
+            if record.done(request_id) is not None:
                 return target
-            raise exception.InvalidRequest(
-                "the file exists already", field="path", value=path, remedy="choose another name"
-            )
+            raise _taken(target)
         status = require_status(
             domain, "snapshot", "running", "paused", "stopped", "crashed", "suspended", remedies={}
         )
-        part = os.path.join(directory, f".{domain.uuid}.snapshot.part")
+        # QEMU and libvirt work with paths: what they write lies where nobody can put a link instead
+        safe = private.only_ours(directory)
+        working_directory = directory if safe else context.store.layout(domain.uuid).directory
+        part_name = f".{domain.uuid}.{secrets.token_hex(8)}.snapshot.part"
+        part = os.path.join(working_directory, part_name)
+        files = (part,) if safe else (part, os.path.join(directory, part_name))
         assert disk.file is not None and disk.name is not None  # noqa: S101
-        with (
-            context.task(domain, record, "snapshot", request_id, (part,)),
-            undo_on_failure() as undo,
+        with context.task(
+            domain,
+            record,
+            TaskName.SNAPSHOT,
+            request_id,
+            files=files,
+            removes=files,  # where the image is linked, and not renamed
+            publishes=target,
+            answer=target,
         ):
-            undo.add(remove_file, part)
             if status in ("running", "paused"):
                 copy_running(
                     context.hypervisor,
@@ -77,6 +93,7 @@ def snapshot(
                     progress,
                 )
             else:
+                os.close(create_empty(part))
                 context.qemu_img.convert(
                     disk.file.path,
                     disk.file.format,
@@ -85,10 +102,75 @@ def snapshot(
                     stage="write snapshot",
                     progress=progress,
                 )
-            os.chmod(part, 0o644)
-            os.rename(part, target)
-        context.save(domain, record.with_request(request_id))
+            _publish(part, directory, name, safe=safe, progress=progress)
         return target
+
+
+def _publish(part: str, directory: str, name: str, *, safe: bool, progress: Progress) -> None:
+    """Give a complete image its name in a directory; a file that has that name by now stays.
+
+    :param safe: ``part`` lies in that directory already; else it is copied there.
+    """
+    target, part_name = os.path.join(directory, name), os.path.basename(part)
+    try:
+        with contextlib.ExitStack() as stack:
+            there = stack.enter_context(private.opened_directory(directory))
+            # to be named, a file need not be readable: it may be QEMU's by now
+            flags = (os.O_PATH if safe else os.O_RDONLY) | os.O_NOFOLLOW | os.O_CLOEXEC
+            image = os.open(part, flags)
+            stack.callback(os.close, image)
+            if not safe:
+                source, image = image, private.create(part_name, directory=there)
+                stack.callback(os.close, image)
+                stack.callback(private.remove, part_name, there)
+                copy_into(source, image, stage="copy snapshot", progress=progress)
+                remove_file(part)  # so that a part which is left says that nothing was published
+            private.publish(image, there, part_name, name)
+    except FileExistsError:
+        raise _taken(target) from None
+    except OSError as error:
+        raise write_error(error, target) from None
+
+
+def _taken(target: str) -> exception.InvalidRequest:
+    return exception.InvalidRequest(
+        "the file exists already", field="path", value=target, remedy="choose another name"
+    )
+
+
+def mend(_context: Context, domain: Domain, _record: Record, task: Task) -> bool:
+    """End the copy that a process which died has left; whether the image is complete."""
+    end_copies(domain)
+    image = _identity(task.publishes or "")
+    return decide(image, [found for path in task.files if (found := _identity(path))])
+
+
+def decide(image: Identity | None, parts: Sequence[Identity]) -> bool:
+    """Whether a snapshot is done: its part has become the image, which was not there before.
+
+    :param image: device and inode of what has the name of the image.
+    :param parts: those of the parts that are still there. One that is not the image, too, says that
+        a file of that name is somebody else's.
+    """
+    return image is not None and all(part == image for part in parts)
+
+
+def _identity(path: str) -> Identity | None:
+    try:
+        status = os.lstat(path)
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def end_copies(domain: Domain) -> None:
+    """Have a running guest go on with the disks that it has, without a copy of any.
+
+    :raises kvmdriver.exception.KVMDriverError: a copy does not end.
+    """
+    for node in domain.xml().iterfind("devices/disk"):
+        if node.find("mirror") is not None:
+            domain.end_block_job(xml.attribute(node, "target", "dev"))
 
 
 def choose_disk(domain: Domain, instance: Instance, name: str | None) -> Disk:

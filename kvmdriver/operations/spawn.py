@@ -1,17 +1,15 @@
 """Creating an instance: resolve, define, make its files, start."""
 
-import hashlib
 import os
 
 from kvmdriver import exception
 from kvmdriver.definition.build import domain_xml
 from kvmdriver.hypervisor.domain import Domain
-from kvmdriver.hypervisor.record import Owner, Record, Task
+from kvmdriver.hypervisor.record import Record, Task, TaskName
 from kvmdriver.model import Disk, Instance, InstanceView
-from kvmdriver.operations import destroy, view
+from kvmdriver.operations import asked, view
 from kvmdriver.operations.context import Context, require_idle
 from kvmdriver.operations.resolve import Resolved, about_image, resolve, too_small
-from kvmdriver.operations.undo import undo_on_failure
 from kvmdriver.progress import Progress, ignore
 from kvmdriver.storage import backend, config_drive
 from kvmdriver.storage.copy import copy_file
@@ -29,38 +27,39 @@ def spawn(
 
     The domain is defined first, marked as being built: from then on a crash leaves something that
     ``reconcile`` finds and removes. The same request again, while the instance exists, changes
-    nothing and gives the same answer.
+    nothing and gives the same answer; with other secrets it is another request.
 
-    :raises kvmdriver.exception.InstanceExists: another instance has the name or the UUID.
+    :raises kvmdriver.exception.InstanceExists: another instance has the name or the UUID, or the
+        directory of that UUID belongs to another host or has kept disks.
     :raises kvmdriver.exception.KVMDriverError: the request cannot be carried out; nothing of it is
         left.
     """
-    digest = hashlib.sha256(request.record_json().encode()).hexdigest()
     with context.locks.hold(request.uuid):
+        clear_leftover(context, request.uuid)
         existing = context.hypervisor.find(request.uuid)
-        if existing is not None and not _clear_leftover(context, existing):
-            return _existing(context, existing, digest)
+        if existing is not None:
+            return _existing(context, existing, request)
         _check_name(context, request)
+        context.store.require_free(request.uuid)
         resolved = resolve(context, request)
+        task = Task.begin(TaskName.CREATE, request_id)
         record = Record(
             instance=resolved.instance,
             root=context.store.root,
-            digest=digest,
-            task=Task(name="create", owner=Owner.current(), request_id=request_id),
+            digest=asked.digest_of(request),
+            task=task,
         )
-        with undo_on_failure() as undo:
-            undo.add(context.store.remove, request.uuid)
-            domain = define(context, resolved, record)
-            undo.add(destroy.discard, domain)
-            context.store.create(request.uuid)
+        with context.under_way(request.uuid, task):
+            context.claim(define(context, resolved, record), record)
             make_files(context, resolved.instance, progress)
+            # libvirtd may have been started again while the files were made
+            domain = context.hypervisor.domain(request.uuid)
             if request.autostart:
                 domain.set_autostart(True)
             progress("start", 0, None, "steps")
             if start:
                 domain.start()
-            done = record.changed(task=None).with_request(request_id)
-            context.save(domain, done)
+            context.finish(domain, record, task, done=True)
     return view.show(context, request.uuid).changed(warnings=resolved.warnings)
 
 
@@ -125,19 +124,22 @@ def _check_name(context: Context, request: Instance) -> None:
         )
 
 
-def _clear_leftover(context: Context, domain: Domain) -> bool:
-    """Remove what a dead process left of the same instance; False when it is not a leftover."""
-    record = context.record(domain.uuid)
-    if record is None or record.task is None or record.task.name not in ("create", "delete"):
-        return False
-    require_idle(domain, record)
-    destroy.remove(context, domain, record)
-    return True
+def clear_leftover(context: Context, uuid: str) -> None:
+    """Remove what a dead process, or a failed operation, has left of an instance; lock held.
+
+    :raises kvmdriver.exception.InstanceBusy: the instance is still being made, or removed.
+    """
+    known = context.known(uuid)
+    if known is None or known[1].task is None:
+        return
+    if known[1].task.name in (TaskName.CREATE, TaskName.DELETE):
+        require_idle(*known)
+        context.mend(*known)
 
 
-def _existing(context: Context, domain: Domain, digest: str) -> InstanceView:
+def _existing(context: Context, domain: Domain, request: Instance) -> InstanceView:
     record = context.record(domain.uuid)
-    if record is None or record.digest != digest:
+    if record is None or not asked.is_digest_of(record.digest, request):
         raise exception.InstanceExists(
             f"the UUID {domain.uuid} belongs to the instance {domain.name!r}",
             field="uuid",

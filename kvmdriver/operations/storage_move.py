@@ -6,15 +6,13 @@ from kvmdriver import exception
 from kvmdriver.definition.disks import copy_target
 from kvmdriver.hypervisor import xml
 from kvmdriver.hypervisor.domain import Domain
-from kvmdriver.hypervisor.record import Record, Task
+from kvmdriver.hypervisor.record import Record, Task, TaskName
 from kvmdriver.model import Disk, DiskView, Instance
 from kvmdriver.operations.context import Context, require_status
-from kvmdriver.operations.snapshot import choose_disk, mirrored
-from kvmdriver.operations.undo import undo_on_failure
+from kvmdriver.operations.snapshot import choose_disk, end_copies, mirrored
 from kvmdriver.progress import Progress, ignore
-from kvmdriver.storage.copy import remove_file
+from kvmdriver.storage import private
 
-TASK = "move-disk"
 _RESUME = {"suspended": "resume it first: its saved memory names the disks that it has now"}
 
 
@@ -40,7 +38,7 @@ def move_disk(
     with context.exclusively(name_or_uuid) as (domain, record):
         disk = choose_disk(domain, record.instance, disk_name)
         assert disk.file is not None and disk.name is not None  # noqa: S101 it has been chosen
-        if request_id is not None and request_id in record.requests:
+        if record.done(request_id) is not None:
             return _view(disk)
         status = require_status(
             domain, "moving a disk", "running", "paused", "stopped", "crashed", remedies=_RESUME
@@ -55,21 +53,25 @@ def move_disk(
             file={"path": target, "format": image_format}, format=image_format, image=None,
             size_mib=-(-size // 1048576),
         )  # fmt: skip
-        if os.path.exists(target):
+        if os.path.lexists(target):  # be it a link that leads nowhere
             raise exception.InvalidRequest(
                 "there is a file of that name already",
                 field="directory",
                 value=target,
                 remedy="look into it, and remove it",
             )
-        with (
-            context.task(domain, record, TASK, request_id, files=(path, target)),
-            undo_on_failure() as undo,
+        with context.task(
+            domain,
+            record,
+            TaskName.MOVE_DISK,
+            request_id,
+            wanted=_with(record.instance, moved),
+            files=(target,),
+            removes=(path,),
         ):
-            undo.add(remove_file, target)
+            # made by us and then filled by QEMU: so it is ours again when libvirt gives it back
+            context.qemu_img.create_target(target, image_format, size)
             if status in ("running", "paused"):
-                # made by us and then filled by QEMU: so it is ours again when libvirt gives it back
-                context.qemu_img.create_target(target, image_format, size)
                 element = copy_target(target, image_format)
                 with mirrored(
                     context.hypervisor, domain, disk.name, element, "move disk", progress
@@ -84,37 +86,21 @@ def move_disk(
                     stage="move disk",
                     progress=progress,
                 )
-                os.chmod(target, 0o644)
-            _redefine(context, domain, moved)
-        context.save(domain, _with(record, moved).with_request(request_id))
-        remove_file(path)
+            _redefine(context, context.hypervisor.domain(domain.uuid), moved)
         return _view(moved)
 
 
-def mend(context: Context, domain: Domain, record: Record, task: Task) -> tuple[Record, str]:
-    """Make good a move that was cut off: the disk is where the guest has it, the other file goes.
-
-    :returns: the record as it should be, and what was done.
-    """
-    before, after = task.files
-    disk = next(d for d in record.instance.disks if d.file and d.file.path in (before, after))
-    node = next(
-        n
-        for n in domain.xml().iterfind("devices/disk")
-        if xml.attribute(n, "target", "dev") == disk.name
-    )
-    if node.find("mirror") is not None:
-        domain.end_block_job(disk.name or "")
-    if xml.attribute(node, "source", "file") != after:
-        remove_file(after)
-        return record.changed(task=None), "the disk stays where it was"
-    image_format = xml.attribute(node, "driver", "type")
-    moved = disk.changed(
-        file={"path": after, "format": image_format}, format=image_format, image=None
-    )
+def mend(context: Context, domain: Domain, _record: Record, task: Task) -> bool:
+    """End a move that was cut off: the disk is where the guest has it; whether it has moved."""
+    end_copies(domain)
+    assert task.wanted is not None  # noqa: S101 the task has noted it
+    moved = next(d for d in task.wanted.disks if d.file and d.file.path in task.files)
+    nodes = domain.xml().iterfind("devices/disk")
+    node = next((n for n in nodes if xml.attribute(n, "target", "dev") == moved.name), None)
+    if node is None or xml.attribute(node, "source", "file") not in task.files:
+        return False
     _redefine(context, domain, moved)
-    remove_file(before)
-    return _with(record, moved), "the disk has been moved"
+    return True
 
 
 def outside_disks(instance: Instance) -> list[str]:
@@ -159,6 +145,15 @@ def _target(
             value=directory,
             remedy="make it first",
         )
+    if not private.only_ours(real):
+        raise exception.InvalidRequest(
+            "other users than root can replace files there, or the directory itself",
+            field="directory",
+            value=directory,
+            instance=instance.name,
+            remedy=f"have root own {real} and the directories above it, and nobody else write "
+            f"to them: chown root {real}; chmod go-w {real}",
+        )
     return os.path.join(real, f"{instance.uuid}.{disk.name}.{image_format}")
 
 
@@ -187,9 +182,9 @@ def _redefine(context: Context, domain: Domain, disk: Disk) -> None:
     context.hypervisor.define(root)
 
 
-def _with(record: Record, disk: Disk) -> Record:
-    disks = tuple(disk if d.name == disk.name else d for d in record.instance.disks)
-    return record.changed(task=None, instance=record.instance.changed(disks=disks))
+def _with(instance: Instance, disk: Disk) -> Instance:
+    disks = tuple(disk if d.name == disk.name else d for d in instance.disks)
+    return instance.changed(disks=disks)
 
 
 def _view(disk: Disk) -> DiskView:

@@ -8,7 +8,7 @@ from kvmdriver import exception
 from kvmdriver.host.memory import total_and_available_mib
 from kvmdriver.hypervisor import hypervisor as libvirt_host
 from kvmdriver.hypervisor.domain import Domain
-from kvmdriver.hypervisor.record import Record
+from kvmdriver.hypervisor.record import Record, TaskName
 from kvmdriver.hypervisor.stats import DomainSummary
 from kvmdriver.model import (
     Address,
@@ -74,9 +74,9 @@ def _summary_view(
     if status == "stopped" and summary.uuid in saved:
         status = "suspended"
     task = record.task.name if record.task else None
-    if task in ("create", "immigrate", "evacuate"):
+    if task in (TaskName.CREATE, TaskName.INCOMING, TaskName.EVACUATE):
         status = "building"
-    elif task == "delete":
+    elif task == TaskName.DELETE:
         status = "deleting"
     memory = instance.memory
     return InstanceView(

@@ -6,7 +6,7 @@ from typing import cast
 
 from kvmdriver import plugins
 from kvmdriver.progress import Progress, ignore
-from kvmdriver.storage.copy import copy_file, write_error
+from kvmdriver.storage.copy import copy_into, create_empty, remove_file, write_error
 from kvmdriver.storage.image_cache import CachedImage
 from kvmdriver.storage.qemu_img import QemuImg
 
@@ -32,7 +32,10 @@ class DiskBackend(abc.ABC):
     ) -> None:
         """Make the disk: blank, or with an image's content grown to ``size_mib``.
 
-        :raises kvmdriver.exception.InsufficientResources: the disk is full; the file is removed.
+        The file is made exclusively, as ``create_empty`` does, and removed when this fails.
+
+        :raises kvmdriver.exception.InsufficientResources: the disk is full.
+        :raises kvmdriver.exception.StorageError: there is an entry of that name already.
         """
 
 
@@ -71,17 +74,28 @@ class RawBackend(DiskBackend):
         size_mib: int | None,
         progress: Progress = ignore,
     ) -> None:
-        if image is not None and image.format != "raw":
-            self._qemu_img.convert(image.path, image.format, path, "raw", progress=progress)
-        elif image is not None:
-            copy_file(image.path, path, stage="copy disk", progress=progress)
+        disk = create_empty(path)
         try:
-            with open(path, "ab") as disk:
-                if size_mib is not None and size_mib * 1024 * 1024 > disk.tell():
-                    disk.truncate(size_mib * 1024 * 1024)
-            os.chmod(path, 0o644)
-        except OSError as error:
-            raise write_error(error, path) from None
+            self._fill(disk, path, image, progress)
+            size = (size_mib or 0) * 1024 * 1024
+            if size > os.fstat(disk).st_size:
+                os.ftruncate(disk, size)
+        except BaseException as error:
+            remove_file(path)
+            if isinstance(error, OSError):
+                raise write_error(error, path) from None
+            raise
+        finally:
+            os.close(disk)
+
+    def _fill(self, disk: int, path: str, image: CachedImage | None, progress: Progress) -> None:
+        if image is None:
+            return
+        if image.format != "raw":
+            self._qemu_img.convert(image.path, image.format, path, "raw", progress=progress)
+            return
+        with open(image.path, "rb", buffering=0) as source:
+            copy_into(source.fileno(), disk, stage="copy disk", progress=progress)
 
 
 def load(name: str, qemu_img: QemuImg) -> DiskBackend:

@@ -6,15 +6,17 @@ Layout and file names: https://docs.openstack.org/nova/latest/user/metadata.html
 import io
 import ipaddress
 import json
+import os
 import stat
-from typing import Any
+from typing import Any, BinaryIO
 
 import pycdlib
 
 from kvmdriver import exception
 from kvmdriver.model import Instance
 from kvmdriver.model.config_drive import hostname_from
-from kvmdriver.storage.copy import remove_file, write_error
+from kvmdriver.storage import private
+from kvmdriver.storage.copy import create_empty, remove_file, write_error
 
 VOLUME = "config-2"
 
@@ -73,9 +75,9 @@ def _network(instance: Instance) -> dict[str, Any]:
 
 
 def write(instance: Instance, path: str) -> None:
-    """Write the config drive of an instance to the file ``path``.
+    """Write the config drive of an instance to the new file ``path``, which only its owner reads.
 
-    :raises kvmdriver.exception.KVMDriverError: the file could not be written; it is removed.
+    :raises kvmdriver.exception.KVMDriverError: the file could not be written; nothing of it is left.
     """
     _write_files(content(instance), path)
 
@@ -117,9 +119,22 @@ def _read_files(path: str) -> dict[str, bytes]:
 
 
 def _write_files(files: dict[str, bytes], path: str) -> None:
-    iso = pycdlib.PyCdlib()
+    descriptor = create_empty(path, private.SECRET_MODE)
     try:
-        iso.new(interchange_level=3, joliet=3, rock_ridge="1.09", vol_ident=VOLUME)
+        with os.fdopen(descriptor, "wb") as target:
+            _write_iso(files, target)
+    except OSError as error:
+        remove_file(path)
+        raise write_error(error, path) from None
+    except pycdlib.pycdlibexception.PyCdlibException as error:
+        remove_file(path)
+        raise exception.StorageError(f"could not build the config drive: {error}") from None
+
+
+def _write_iso(files: dict[str, bytes], target: BinaryIO) -> None:
+    iso = pycdlib.PyCdlib()
+    iso.new(interchange_level=3, joliet=3, rock_ridge="1.09", vol_ident=VOLUME)
+    try:
         made: set[str] = set()
         for number, (name, data) in enumerate(files.items()):
             parents = name.split("/")[:-1]
@@ -142,11 +157,6 @@ def _write_files(files: dict[str, bytes], path: str) -> None:
                 joliet_path=f"/{name}",
                 file_mode=stat.S_IFREG | 0o444,
             )
-        iso.write(path)
+        iso.write_fp(target)
+    finally:
         iso.close()
-    except OSError as error:
-        remove_file(path)
-        raise write_error(error, path) from None
-    except pycdlib.pycdlibexception.PyCdlibException as error:
-        remove_file(path)
-        raise exception.StorageError(f"could not build the config drive: {error}") from None

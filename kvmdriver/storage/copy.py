@@ -6,29 +6,33 @@ import os
 
 from kvmdriver import exception
 from kvmdriver.progress import Progress, ignore
+from kvmdriver.storage import private
 
 # ioctl_ficlone(2): _IOW(0x94, 9, int)
 _FICLONE = 0x40049409
 _CHUNK = 16 * 1024 * 1024
+_TARGET = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def copy_file(
     source: str | int, target: str, *, stage: str = "copy file", progress: Progress = ignore
 ) -> None:
-    """Copy a file's content; ``target`` is created, or overwritten.
+    """Copy a file's content; ``target`` is created with a private mode, or overwritten.
 
     :raises kvmdriver.exception.InsufficientResources: the disk is full; nothing is left behind.
     :raises kvmdriver.exception.StorageError: another error of the file system.
     """
     descriptor = os.dup(source) if isinstance(source, int) else os.open(source, os.O_RDONLY)
     try:
-        out = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+        out = os.open(target, _TARGET, private.MODE)
         try:
             _copy(descriptor, out, stage, progress)
+        except OSError:
+            remove_file(target)
+            raise
         finally:
             os.close(out)
     except OSError as error:
-        remove_file(target)
         raise write_error(error, target) from None
     finally:
         os.close(descriptor)
@@ -73,6 +77,25 @@ def _copy(source: int, target: int, stage: str, progress: Progress) -> None:
             progress(stage, data, size)
         position = hole
     progress(stage, size, size)
+
+
+def create_empty(path: str, mode: int = private.MODE) -> int:
+    """Make a file that is not there yet (``private.create``); a descriptor to write to it.
+
+    :raises kvmdriver.exception.StorageError: there is an entry of that name, or the file system
+        refuses.
+    """
+    try:
+        return private.create(path, mode)
+    except FileExistsError:
+        raise exception.StorageError(
+            f"{path} exists already, and is not overwritten",
+            field="path",
+            value=path,
+            remedy="look into it, and remove it",
+        ) from None
+    except OSError as error:
+        raise write_error(error, path) from None
 
 
 def remove_file(path: str) -> None:

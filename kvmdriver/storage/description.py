@@ -1,11 +1,14 @@
 """The file in an instance's directory that says what the instance is, and whose."""
 
 import contextlib
+import fcntl
 import os
 from collections.abc import Iterator
+from typing import TextIO
 
 from kvmdriver import exception
 from kvmdriver.model.evacuation import Description
+from kvmdriver.storage import private
 from kvmdriver.storage.copy import remove_file, write_error
 
 NAME = "instance.json"
@@ -43,15 +46,32 @@ def write(directory: str, description: Description) -> None:
     path = os.path.join(directory, NAME)
     part = f"{path}.part"
     try:
-        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(description.to_json())
-            file.flush()
-            os.fsync(file.fileno())
+        remove_file(part)  # a killed process may have left it
+        with os.fdopen(private.create(part, private.SECRET_MODE), "w") as file:
+            _write(file, description)
         os.rename(part, path)
     except OSError as error:
         remove_file(part)
         raise write_error(error, path) from None
+
+
+def _write(file: TextIO, description: Description) -> None:
+    file.write(description.to_json())
+    file.flush()
+    os.fsync(file.fileno())
+
+
+@contextlib.contextmanager
+def first(directory: str, description: Description) -> Iterator[None]:
+    """Describe an instance in a directory that nobody knows yet, and hold the file locked.
+
+    :raises OSError: the file system refuses.
+    """
+    path = os.path.join(directory, NAME)
+    with os.fdopen(private.create(path, private.SECRET_MODE), "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        _write(file, description)
+        yield
 
 
 @contextlib.contextmanager

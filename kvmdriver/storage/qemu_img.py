@@ -12,6 +12,8 @@ from typing import IO
 
 from kvmdriver import exception
 from kvmdriver.progress import Progress, ignore
+from kvmdriver.storage import private
+from kvmdriver.storage.copy import create_empty, remove_file
 
 _PERCENT = re.compile(rb"\((\d+(?:\.\d+)?)/100%\)")
 
@@ -48,14 +50,17 @@ class QemuImg:
         backing: str | None = None,
         backing_format: str | None = None,
     ) -> None:
-        """Make an empty image, or an overlay over ``backing`` (whose size it takes by default)."""
+        """Make an empty image, or an overlay over ``backing`` (whose size it takes by default).
+
+        :raises kvmdriver.exception.StorageError: there is an entry of that name already.
+        """
         command = ["create", "-q", "-f", image_format]
         if backing is not None:
             command += ["-b", backing, "-F", backing_format or "raw"]
         command.append(path)
         if size_mib is not None:
             command.append(f"{size_mib}M")
-        self._run(command, path)
+        self._create(command, path)
 
     def create_target(
         self,
@@ -66,11 +71,14 @@ class QemuImg:
         backing: str | None = None,
         backing_format: str = "raw",
     ) -> None:
-        """Make an image of ``size`` bytes for QEMU to fill; ``backing`` may come later."""
+        """Make an image of ``size`` bytes for QEMU to fill; ``backing`` may come later.
+
+        :raises kvmdriver.exception.StorageError: there is an entry of that name already.
+        """
         command = ["create", "-q", "-f", image_format]
         if backing is not None:
             command += ["-u", "-b", backing, "-F", backing_format]
-        self._run([*command, path, str(size)], path)
+        self._create([*command, path, str(size)], path)
 
     def rename_backing(self, path: str, backing: str) -> None:
         """Have an overlay of ours name its raw backing file by another path; nothing is copied."""
@@ -87,9 +95,11 @@ class QemuImg:
         progress: Progress = ignore,
         watch: Callable[[], float] | None = None,
     ) -> None:
-        """Copy an image with all its backing files into one new file.
+        """Copy an image with all its backing files into one file, made or overwritten.
+
 
         :param source: its path, or the image if it is open.
+        :param target: where others could put a link, make the file before: ``create_empty``.
         :param watch: called again and again until the end, each time after the seconds that it
             has returned; qemu-img is killed when it raises.
         """
@@ -131,6 +141,15 @@ class QemuImg:
         """Grow an image that no guest uses; shrinking is refused by qemu-img itself."""
         self._run(["resize", "-q", "-f", image_format, path, f"{size_mib}M"], path)
 
+    def _create(self, arguments: list[str], path: str) -> None:
+        # qemu-img would follow a link, and write over a file
+        os.close(create_empty(path))
+        try:
+            self._run(arguments, path)
+        except BaseException:
+            remove_file(path)
+            raise
+
     def _run(
         self,
         arguments: list[str],
@@ -156,6 +175,7 @@ class QemuImg:
                 stderr=subprocess.PIPE,
                 env=_ENVIRONMENT,
                 pass_fds=passed,
+                umask=private.UMASK,
             )
         except FileNotFoundError as error:
             raise exception.StorageError(

@@ -1,19 +1,32 @@
-"""The directories of instances."""
+"""The directories of instances.
+
+Hosts may share them. The description in a directory is the mark of the host that owns it; it is
+there from the first moment of the directory to the last.
+"""
 
 import contextlib
+import errno
+import logging
 import os
+import re
+import secrets
 import shutil
+import time
+from collections.abc import Sequence
 
 from kvmdriver import exception
 from kvmdriver.model.base import is_uuid
+from kvmdriver.model.evacuation import Description
 from kvmdriver.model.layout import CACHE, InstanceLayout
-from kvmdriver.storage import description
-from kvmdriver.storage.copy import write_error
+from kvmdriver.storage import description, private
+from kvmdriver.storage.copy import remove_file, write_error
+
+LOG = logging.getLogger(__name__)
 
 _MIB = 1024 * 1024
-
-# QEMU runs as another user: it must be able to pass through, not to look around.
-_MODE = 0o711
+# A directory that is about to be claimed, which takes milliseconds.
+_NEW = re.compile(r"\.[0-9a-f-]{36}\.[0-9a-f]{16}\.new")
+_NEW_SECONDS = 3600
 
 
 class InstanceStore:
@@ -36,7 +49,7 @@ class InstanceStore:
         :raises kvmdriver.exception.ConfigurationError: it cannot be made or written to.
         """
         try:
-            os.makedirs(self.root, mode=_MODE, exist_ok=True)
+            os.makedirs(self.root, mode=private.DIRECTORY_MODE, exist_ok=True)
         except OSError as error:
             raise exception.ConfigurationError(
                 f"cannot make the directory of instances: {error.strerror}",
@@ -46,32 +59,185 @@ class InstanceStore:
             ) from None
 
     def create(self, uuid: str) -> InstanceLayout:
+        """Make an instance's directory if it is missing: for Nova, whose database says whose it is.
+
+        :raises kvmdriver.exception.StorageError: the file system refuses.
+        """
         layout = self.layout(uuid)
         try:
-            os.makedirs(layout.directory, mode=_MODE, exist_ok=True)
+            os.makedirs(layout.directory, mode=private.DIRECTORY_MODE, exist_ok=True)
         except OSError as error:
             raise write_error(error, layout.directory) from None
         return layout
 
-    def remove(self, uuid: str, keep: tuple[str, ...] = ()) -> None:
-        """Remove an instance's files, except those in ``keep``; no error if there are none."""
+    def claim(self, uuid: str, mark: Description) -> InstanceLayout:
+        """Make the directory of a new instance, with the mark of its owner in it.
+
+        Of several processes, also on hosts that share the directories, one succeeds: rename(2)
+        puts a directory in the place of an empty one at most.
+
+        :raises kvmdriver.exception.InstanceExists: the place is taken; says by whom.
+        :raises kvmdriver.exception.StorageError: the file system refuses.
+        """
+        layout = self.layout(uuid)
+        new = os.path.join(self.root, f".{uuid}.{secrets.token_hex(8)}.new")
+        try:
+            os.mkdir(new, 0o700)
+            try:
+                with description.first(new, mark):
+                    os.chmod(new, private.DIRECTORY_MODE)
+                    os.rename(new, layout.directory)
+            except BaseException:
+                shutil.rmtree(new, ignore_errors=True)
+                raise
+        except OSError as error:
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+                raise self._taken(uuid) from None
+            raise write_error(error, layout.directory) from None
+        return layout
+
+    def require_free(self, uuid: str) -> None:
+        """Tell early that ``claim`` would fail.
+
+        :raises kvmdriver.exception.InstanceExists: the place is taken; says by whom.
+        """
         directory = self.layout(uuid).directory
-        if not keep:
-            shutil.rmtree(directory, ignore_errors=True)
+        if not os.path.lexists(directory):
             return
-        for entry in os.scandir(directory):
-            if entry.path not in keep:
-                os.unlink(entry.path)
+        try:
+            if not os.path.islink(directory) and not os.listdir(directory):
+                return
+        except OSError as error:
+            LOG.debug("%s cannot be read: %s", directory, error)
+        raise self._taken(uuid)
+
+    def _taken(self, uuid: str) -> exception.InstanceExists:
+        directory = self.layout(uuid).directory
+        message = (
+            f"the directory {directory} has files that no host owns, as they are left by "
+            "kvmdriver server delete --keep-disks"
+        )
+        remedy = f"choose another UUID, or move {directory} away"
+        try:
+            mark = description.read(directory)
+        except exception.StorageError as error:
+            message = f"the directory {directory} has a description that {error.message}"
+        else:
+            if mark is not None:
+                unfinished = ", which is still making it" if mark.building else ""
+                message = (
+                    f"the directory {directory} belongs to the instance {mark.instance.name} "
+                    f"of {mark.host}{unfinished}"
+                )
+                remedy = (
+                    f"choose another UUID, or delete that instance on {mark.host}; if {mark.host} "
+                    f"does not know it any more, move {directory} away"
+                )
+        return exception.InstanceExists(message, field="uuid", value=uuid, remedy=remedy)
+
+    def remove(
+        self,
+        uuid: str,
+        host: str,
+        host_uuid: str,
+        *,
+        keep: tuple[str, ...] = (),
+        building: str | None = None,
+    ) -> bool:
+        """Remove an instance's files, except those in ``keep``, if they are this host's.
+
+        :param building: the operation that has not finished making the instance; the mark must name
+            it. None: this host has had the instance as a whole. So the mark may have the former
+            name of this host, or be missing: it goes last in a deletion, and old files have none.
+        :returns: False if the files are not this host's and stay.
+        :raises kvmdriver.exception.StorageError: the file system refuses.
+        """
+        directory = self.layout(uuid).directory
+        if not os.path.lexists(directory):
+            return True
+        if not self._may_remove(directory, host, host_uuid, building):
+            return False
+        mark = os.path.join(directory, description.NAME)
+        try:
+            for entry in list(os.scandir(directory)):
+                if entry.path == mark or entry.path in keep:
+                    continue
+                if entry.is_dir(follow_symlinks=False):
+                    shutil.rmtree(entry.path)
+                else:
+                    remove_file(entry.path)
+            # the mark goes last: a removal that is cut off can go on
+            remove_file(mark)
+        except OSError as error:
+            raise exception.StorageError(
+                f"could not remove {error.filename or directory}: {error.strerror}",
+                field="path",
+                value=directory,
+                remedy="mend what is wrong with the file system, then delete the instance again",
+            ) from None
+        with contextlib.suppress(OSError):  # kept disks are in it, or another host has taken it
+            os.rmdir(directory)
+        return True
+
+    @staticmethod
+    def _may_remove(directory: str, host: str, host_uuid: str, building: str | None) -> bool:
+        if os.path.islink(directory):
+            LOG.warning("%s is a link, and stays", directory)
+            return False
+        try:
+            mark = description.read(directory)
+        except exception.StorageError as error:
+            LOG.warning("%s stays: its description %s", directory, error.message)
+            return False
+        if mark is None:
+            if building is not None:
+                LOG.warning("%s has the mark of no host, and stays", directory)
+            return building is None
+        if building is None:
+            is_ours = mark.is_of(host, host_uuid)
+        else:
+            is_ours = mark.is_surely_of(host, host_uuid) and mark.building == building
+        if not is_ours:
+            LOG.warning("%s belongs to %s, and stays", directory, mark.host)
+            return False
+        return True
+
+    def sweep(self, host: str, host_uuid: str) -> list[str]:
+        """Remove what processes of this host left that died in ``claim``; the removed paths."""
+        removed = []
+        for entry in self._entries():
+            if _NEW.fullmatch(entry.name) and _died(entry.path, host, host_uuid):
+                shutil.rmtree(entry.path, ignore_errors=True)
+                removed.append(entry.path)
+        return removed
+
+    def tighten(self, host: str, host_uuid: str, disk_directories: Sequence[str]) -> int:
+        """Take from others what older versions have let them do with files; how many were changed.
+
+        Files of instances that belong to other hosts are left to those.
+
+        :param disk_directories: where disks may be besides; theirs have names that begin with the
+            UUID of their instance.
+        """
+        ours = []
+        for directory in self.directories():
+            with contextlib.suppress(exception.StorageError):
+                mark = description.read(directory)
+                if mark is None or mark.is_of(host, host_uuid):
+                    ours.append(directory)
+        count = sum(private.tighten(path) for path in (self.cache_directory, *ours))
+        uuids = tuple(f"{os.path.basename(path)}." for path in ours)
+        return count + sum(private.tighten(path, uuids) for path in disk_directories)
+
+    def _entries(self) -> list[os.DirEntry[str]]:
+        """The real directories below the root."""
+        if not os.path.isdir(self.root):
+            return []
+        return [entry for entry in os.scandir(self.root) if entry.is_dir(follow_symlinks=False)]
 
     def directories(self) -> list[str]:
         """Directories of instances, of this host's and of others' that share the root."""
-        if not os.path.isdir(self.root):
-            return []
-        return sorted(
-            entry.path
-            for entry in os.scandir(self.root)
-            if entry.is_dir(follow_symlinks=False) and is_uuid(entry.name)
-        )
+        return sorted(entry.path for entry in self._entries() if is_uuid(entry.name))
 
     def orphans(self, known: set[str], host: str) -> list[str]:
         """Directories of no instance in ``known``, nor of another host: reported, never removed."""
@@ -107,3 +273,18 @@ class InstanceStore:
                 value=self.root,
                 remedy="free space there, or move instances_path to a larger file system",
             )
+
+
+def _died(new: str, host: str, host_uuid: str) -> bool:
+    """Whether the process that made a directory to claim is one of this host, and dead."""
+    try:
+        mark = description.read(new)
+        if mark is not None:
+            path = os.path.join(new, description.NAME)
+            return mark.is_surely_of(host, host_uuid) and private.is_abandoned(path)
+    except exception.StorageError as error:
+        LOG.debug("%s is incomplete: %s", new, error.message)
+    # there is no saying whose it is, but nobody needs so long
+    with contextlib.suppress(FileNotFoundError):
+        return time.time() - os.stat(new).st_mtime > _NEW_SECONDS
+    return False

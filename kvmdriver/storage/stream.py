@@ -24,6 +24,7 @@ from typing import BinaryIO
 
 from kvmdriver import exception
 from kvmdriver.progress import Progress, ignore
+from kvmdriver.storage import private
 from kvmdriver.storage.copy import remove_file
 
 LOG = logging.getLogger(__name__)
@@ -141,7 +142,7 @@ class Receiver:
         part = f"{path}.{secrets.token_hex(4)}.part"
         try:
             _write(part, size, stream, client)
-            os.chmod(part, 0o644)
+            os.chmod(part, private.MODE)
             os.rename(part, path)
             client.sendall(b"done\n")
         finally:

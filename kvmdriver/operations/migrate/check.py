@@ -8,18 +8,19 @@ from kvmdriver import exception
 from kvmdriver.host import certificates
 from kvmdriver.host import platform as host_platform
 from kvmdriver.host.memory import total_and_available_mib
-from kvmdriver.hypervisor.record import Record
+from kvmdriver.hypervisor.record import Record, TaskName
 from kvmdriver.model import Instance, MigrationAnswer, MigrationOffer, Problem
 from kvmdriver.network.check import check as check_network
 from kvmdriver.operations import cpu
 from kvmdriver.operations.context import Context
 from kvmdriver.operations.migrate.offer import problem_of
 from kvmdriver.operations.resolve import check_memory, drivers_own_of_nic, refuse_drivers_own
+from kvmdriver.storage import description as descriptions
 
 _MIB = 1024 * 1024
 # The task of an instance that waits for its guest, and of one whose guest is on its way elsewhere.
-INCOMING = "immigrate"
-OUTGOING = "migrate"
+INCOMING = TaskName.INCOMING
+OUTGOING = TaskName.OUTGOING
 _USERFAULTFD = "/proc/sys/vm/unprivileged_userfaultfd"
 
 
@@ -104,14 +105,23 @@ def _identity(context: Context, offer: MigrationOffer) -> Iterator[Problem]:
             remedy="remove or rename the one that is there",
         )
         return
+    if sees_marker(context, offer):
+        yield from _shared(context, offer)
+    elif context.hypervisor.find(offer.instance.uuid) is None:
+        yield from _attempt(context.store.require_free, offer.instance.uuid)
+
+
+def _shared(context: Context, offer: MigrationOffer) -> Iterator[Problem]:
+    """A directory is taken over from the host that owns it, not from whoever offers it."""
     directory = context.store.layout(offer.instance.uuid).directory
-    known = context.hypervisor.find(offer.instance.uuid) is not None
-    if os.path.exists(directory) and not known and not sees_marker(context, offer):
+    mark = descriptions.read(directory)
+    if mark is None or mark.building or mark.host != offer.source:
+        whose = mark.host if mark is not None else "nobody"
         yield Problem(
             code="storage_error",
-            field="uuid",
-            message=f"{context.host} has a directory {directory} that belongs to no instance",
-            remedy="look into it, and remove it",
+            field="source",
+            message=f"the directory {directory} belongs to {whose}, not to {offer.source}",
+            remedy="move the instance from the host that has it",
         )
 
 

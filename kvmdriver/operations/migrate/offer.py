@@ -106,7 +106,7 @@ def make_offer(
             ),
         ),
         digest=record.digest,
-        requests=record.requests,
+        requests=tuple(request.reference for request in record.requests),
         evacuated_from=record.evacuated_from,
         active=active,
         autostart=domain.autostart(),

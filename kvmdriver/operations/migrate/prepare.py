@@ -10,7 +10,7 @@ from kvmdriver.definition.migration import with_addresses
 from kvmdriver.host import platform as host_platform
 from kvmdriver.hypervisor import xml
 from kvmdriver.hypervisor.domain import Domain
-from kvmdriver.hypervisor.record import Owner, Record, Task
+from kvmdriver.hypervisor.record import DoneRequest, Owner, Record, Task
 from kvmdriver.model import (
     Disk,
     FileReceiver,
@@ -69,19 +69,18 @@ def prepare(context: Context, offer: MigrationOffer) -> MigrationPlan:
             root=context.store.root,
             digest=offer.digest,
             task=Task(name=INCOMING, owner=Owner.current(), migration=migration),
-            requests=offer.requests,
+            requests=tuple(DoneRequest.of(reference) for reference in offer.requests),
             # this host may have the instance back before it was told to forget it
             evacuated_from=tuple(h for h in offer.evacuated_from if h != context.host),
         )
-        if not answer.shared:
-            undo.add(context.store.remove, uuid)
         undo.add(context.arrivals.end, offer.id)
         context.migrations.activity.set()
         domain = context.hypervisor.define(definition(context, offer, record))
         undo.add(forget, domain)
         wanted: list[MovingFile] = []
         if not answer.shared:
-            context.store.create(uuid)
+            context.claim(domain, record)
+            undo.add(context.remove_files, record)
             wanted = _wanted(context, offer, instance)
             if offer.kind == "live":
                 _make_disks(context, offer)
@@ -111,7 +110,7 @@ def remove_incoming(context: Context, domain: Domain) -> None:
     domain.destroy()
     context.arrivals.end(task.migration.id)
     if not task.migration.shared:
-        context.store.remove(domain.uuid)
+        context.remove_files(record)
     forget(domain)
 
 

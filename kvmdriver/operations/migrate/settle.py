@@ -149,7 +149,7 @@ def _finish(context: Context, view: MigrationView, neighbour: Neighbour) -> Migr
         leaving = _leaving(context, view)
         if leaving is not None:
             if not leaving[1].shared:
-                context.store.remove(view.uuid)
+                context.remove_files(leaving[2])
             forget(leaving[0])
     ended = _latest(context, view).changed(state="completed", error=None, **summary)
     context.migrations.put(ended)
@@ -157,11 +157,11 @@ def _finish(context: Context, view: MigrationView, neighbour: Neighbour) -> Migr
     return ended
 
 
-def _leaving(context: Context, view: MigrationView) -> tuple[Domain, Migration] | None:
+def _leaving(context: Context, view: MigrationView) -> tuple[Domain, Migration, Record] | None:
     """What is here of an instance that moves away, or None when it has gone."""
     known = context.known(view.uuid)
     migration = migration_of(known[1], OUTGOING, view.id) if known else None
-    return None if known is None or migration is None else (known[0], migration)
+    return None if known is None or migration is None else (known[0], migration, known[1])
 
 
 def _summary(last: JobProgress | None) -> dict[str, object]:

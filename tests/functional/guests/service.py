@@ -33,6 +33,11 @@ class Service:
             start_new_session=True,
         )
 
+    @property
+    def pid(self) -> int | None:
+        """Its first process, which leads a session of its own; None while it does not run."""
+        return self._process.pid if self._process is not None else None
+
     def kill(self) -> None:
         """All of its processes at once, as a power failure of the agent alone would."""
         if self._process is not None:

@@ -84,6 +84,40 @@ class EndpointTest(unittest.TestCase):
         self.endpoint.reboot_instance({}, instance="web", request_id="r2")
         self.assertEqual(2, self.driver.reboot.call_count)
 
+    def test_an_id_is_bound_to_what_was_asked(self) -> None:
+        self.endpoint.terminate_instance({}, instance="a", request_id="r1")
+        secret = {**INSTANCE, "consoles": {"vnc_password": "a"}}
+        self.driver.spawn.return_value = VIEW
+        self.endpoint.build_and_run_instance({}, instance=secret, request_id="r2")
+        calls = len(self.driver.mock_calls)
+        other = {**INSTANCE, "consoles": {"vnc_password": "b"}}
+        for method, payload in (
+            (self.endpoint.terminate_instance, {"instance": "b", "request_id": "r1"}),
+            (self.endpoint.start_instance, {"instance": "a", "request_id": "r1"}),
+            (
+                self.endpoint.terminate_instance,
+                {"instance": "a", "keep_disks": True, "request_id": "r1"},
+            ),
+            (self.endpoint.build_and_run_instance, {"instance": other, "request_id": "r2"}),
+        ):
+            error = self.error_of(method, **payload)
+            self.assertEqual(("request_conflict", "request_id"), (error.code, error.field))
+            self.assertIsInstance(error, exception.InvalidRequest)
+        self.assertEqual(calls, len(self.driver.mock_calls))
+        # an instance without a UUID of its own is still the same request
+        self.endpoint.build_and_run_instance({}, instance=secret, request_id="r2")
+        self.assertEqual(calls, len(self.driver.mock_calls))
+
+    def test_what_an_instance_remembers_of_a_request_tells_no_secret(self) -> None:
+        self.driver.spawn.return_value = VIEW
+        seen = []
+        for password in ("a", "b"):
+            instance = {**INSTANCE, "consoles": {"vnc_password": password}}
+            self.endpoint.build_and_run_instance({}, instance=instance, request_id=f"r{password}")
+            seen.append(self.driver.spawn.call_args.kwargs["request_id"].partition(":")[2])
+        self.assertEqual(1, len(set(seen)))
+        self.assertRegex(seen[0], "^[0-9a-f]{64}$")
+
     def test_a_request_under_way_is_waited_for(self) -> None:
         under_way, go_on = threading.Event(), threading.Event()
 

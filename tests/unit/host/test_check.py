@@ -52,6 +52,20 @@ class CheckTest(unittest.TestCase):
         (self.root / "dev/kvm").chmod(0o666)
         self.assert_result("warn", "everybody", check.kvm_device(self.host))
 
+    def test_an_agent_that_is_not_root_is_in_the_group_of_qemu(self) -> None:
+        own, other = mock.Mock(gr_name="libvirt"), mock.Mock(gr_name="qemu")
+        with (
+            mock.patch("os.geteuid", return_value=1000),
+            mock.patch("os.getgroups", return_value=[1, 2]),
+            mock.patch(
+                "grp.getgrgid", side_effect={1: own, 2: mock.Mock(gr_name="kvm"), 3: other}.get
+            ),
+        ):
+            self.hypervisor.host_capabilities.return_value.qemu_group = 2
+            self.assert_result("pass", "libvirt, kvm", check.groups(self.host))
+            self.hypervisor.host_capabilities.return_value.qemu_group = 3
+            self.assert_result("warn", "usermod -aG qemu", check.groups(self.host))
+
     def test_versions(self) -> None:
         self.assert_result("pass", "9.0.0", check.libvirt_version(self.host))
         self.hypervisor.version_numbers.return_value = (6001000, 6999000)

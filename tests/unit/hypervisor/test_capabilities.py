@@ -35,6 +35,16 @@ class CapabilitiesTest(unittest.TestCase):
         self.assertEqual("pc-q35-7.2", host.machines["q35"])
         self.assertNotIn("isapc", host.machines)
 
+    def test_group_of_qemu(self) -> None:
+        self.assertIsNone(HostCapabilities.parse(HOST).qemu_group)
+        models = (
+            "<secmodel><model>none</model><doi>0</doi></secmodel><secmodel><model>dac</model>"
+            "<doi>0</doi><baselabel type='kvm'>+64055:+109</baselabel>"
+            "<baselabel type='qemu'>+64055:+109</baselabel></secmodel></host>"
+        )
+        host = HostCapabilities.parse(HOST.replace("</host>", models))
+        self.assertEqual(109, host.qemu_group)
+
     def test_domain(self) -> None:
         domain = DomainCapabilities.parse(DOMAIN)
         self.assertEqual({"host-passthrough", "custom"}, domain.cpu_modes)
