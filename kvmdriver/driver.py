@@ -4,6 +4,7 @@ Both front doors use it: the adapter for Nova, and the agent. Arguments and answ
 instance is named by its name or its UUID. Every method raises errors of ``kvmdriver.exception``.
 """
 
+import contextlib
 import functools
 import threading
 from collections.abc import Sequence
@@ -61,6 +62,7 @@ from kvmdriver.storage import fetch
 from kvmdriver.storage.image_cache import ImageCache
 from kvmdriver.storage.qemu_img import QemuImg
 from kvmdriver.storage.store import InstanceStore
+from kvmdriver.storage.turns import Turns
 
 
 class KVMDriver(Moves):
@@ -83,11 +85,13 @@ class KVMDriver(Moves):
                 max_bytes=storage.max_image_gib * 1024**3,
                 allowed_directories=tuple(storage.image_directories),
                 downloads=fetch.Rules.configured(storage),
+                download_turns=Turns(conf.kvm_agent.downloads, conf.kvm_agent.waiting_downloads),
                 reserved_mib=storage.reserved_disk_mib,
             ),
             qemu_img=qemu_img,
             systems=OsDatabase(),
-            locks=InstanceLocks(),
+            # half of the workers, so that one instance does not keep them all
+            locks=InstanceLocks(waiting=max(1, conf.kvm_agent.workers // 2)),
             host=conf.kvm_agent.host,
             mender=mending.mend,
         )
@@ -121,6 +125,23 @@ class KVMDriver(Moves):
         """Let go of libvirt. Guests keep running."""
         self._context.hypervisor.close()
 
+    def cancel(self, reason: str) -> None:
+        """Have every operation end that can be ended; each undoes what it has done."""
+        self._context.cancellations.cancel_all(reason)
+
+    def _quickly(self) -> contextlib.AbstractContextManager[None]:
+        """For questions: libvirt answers within the time that is configured for them, or not."""
+        connection = self._context.hypervisor.connection
+        return connection.within(self._context.conf.kvm.read_timeout)
+
+    def _watched(
+        self, instance: str, progress: Progress, *, goes_with_instance: bool = False
+    ) -> contextlib.AbstractContextManager[Progress]:
+        domain = self._context.find(instance)[0]
+        return self._context.cancellations.watch(
+            domain.uuid, domain.name, progress, goes_with_instance=goes_with_instance
+        )
+
     def is_alive(self) -> bool:
         """Whether libvirt answers now."""
         return self._context.hypervisor.is_alive()
@@ -136,9 +157,10 @@ class KVMDriver(Moves):
         progress: Progress = ignore,
     ) -> InstanceView:
         """Make an instance and start it."""
-        return spawn.spawn(
-            self._context, instance, request_id=request_id, start=start, progress=progress
-        )
+        with self._context.cancellations.watch(instance.uuid, instance.name, progress) as told:
+            return spawn.spawn(
+                self._context, instance, request_id=request_id, start=start, progress=told
+            )
 
     def destroy(self, instance: str, *, keep_disks: bool = False) -> tuple[str, ...]:
         """Remove an instance; the paths of kept disks."""
@@ -154,9 +176,10 @@ class KVMDriver(Moves):
         progress: Progress = ignore,
     ) -> InstanceView:
         """Copy a stopped instance, disks included."""
-        return clone.clone(
-            self._context, instance, name=name, uuid=uuid, request_id=request_id, progress=progress
-        )
+        with self._context.cancellations.watch(uuid, name, progress) as told:
+            return clone.clone(
+                self._context, instance, name=name, uuid=uuid, request_id=request_id, progress=told
+            )
 
     def snapshot(
         self,
@@ -169,15 +192,16 @@ class KVMDriver(Moves):
         progress: Progress = ignore,
     ) -> str:
         """Write a disk to a new image file; its path."""
-        return snapshot.snapshot(
-            self._context,
-            instance,
-            path,
-            disk_name=disk,
-            image_format=image_format,
-            request_id=request_id,
-            progress=progress,
-        )
+        with self._watched(instance, progress) as told:
+            return snapshot.snapshot(
+                self._context,
+                instance,
+                path,
+                disk_name=disk,
+                image_format=image_format,
+                request_id=request_id,
+                progress=told,
+            )
 
     def move_disk(
         self,
@@ -190,15 +214,16 @@ class KVMDriver(Moves):
         progress: Progress = ignore,
     ) -> DiskView:
         """Move a disk to another directory or format, while its guest runs."""
-        return storage_move.move_disk(
-            self._context,
-            instance,
-            disk,
-            directory=directory,
-            disk_format=disk_format,
-            request_id=request_id,
-            progress=progress,
-        )
+        with self._watched(instance, progress) as told:
+            return storage_move.move_disk(
+                self._context,
+                instance,
+                disk,
+                directory=directory,
+                disk_format=disk_format,
+                request_id=request_id,
+                progress=told,
+            )
 
     def rename(self, instance: str, name: str, *, request_id: str | None = None) -> None:
         """Give a stopped instance another name."""
@@ -280,9 +305,10 @@ class KVMDriver(Moves):
         progress: Progress = ignore,
     ) -> DiskView:
         """Make a disk and plug it into an instance."""
-        return attach.attach_disk(
-            self._context, instance, disk, request_id=request_id, progress=progress
-        )
+        with self._watched(instance, progress, goes_with_instance=True) as told:
+            return attach.attach_disk(
+                self._context, instance, disk, request_id=request_id, progress=told
+            )
 
     def detach_disk(
         self, instance: str, name: str, *, delete: bool = False, request_id: str | None = None
@@ -336,19 +362,25 @@ class KVMDriver(Moves):
 
     def list_instances(self) -> list[InstanceView]:
         """All instances."""
-        return view.list_instances(self._context)
+        with self._quickly():
+            return view.list_instances(self._context)
 
     def get_instance(self, instance: str) -> InstanceView:
         """One instance."""
-        return view.show(self._context, instance)
+        with self._quickly():
+            return view.show(self._context, instance)
 
     def get_diagnostics(self, instance: str) -> Diagnostics:
         """Counters of a running instance."""
-        return view.diagnostics(self._context, instance)
+        with self._quickly():
+            return view.diagnostics(self._context, instance)
 
     def get_host(self) -> HostView:
         """The host."""
-        return view.host(self._context)
+        # libvirt asks QEMU what it can do, which takes long the first time, and not again
+        self._context.hypervisor.host_capabilities()
+        with self._quickly():
+            return view.host(self._context)
 
     def get_cpu(self) -> CpuView:
         """What guests can have as their CPU."""

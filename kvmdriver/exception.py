@@ -256,6 +256,36 @@ class RequestConflict(InvalidRequest):
         )
 
 
+class InstanceUnresponsive(OperationTimeout):
+    """The QEMU of one instance does not answer libvirt; other instances are not concerned."""
+
+    code = "instance_unresponsive"
+    default_remedy = (
+        "look at its QEMU process and its storage; "
+        "a hard reboot or a deletion ends a QEMU that hangs"
+    )
+
+
+class HostBusy(KVMDriverError):
+    """The host works on as many such requests as it may; nothing of this one was done."""
+
+    code = "agent_busy"
+    default_remedy = "ask again later"
+
+
+class RequestUnderWay(InstanceBusy):
+    """The same request is being carried out, and others wait for its answer already."""
+
+    code = "request_under_way"
+    default_remedy = "ask again with the same request_id when it has ended"
+
+
+class OperationCancelled(KVMDriverError):
+    """The operation was ended before it was finished, and has been undone."""
+
+    code = "operation_cancelled"
+
+
 class ImageInUse(KVMDriverError):
     """An image of the cache cannot go: an instance uses it."""
 

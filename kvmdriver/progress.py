@@ -4,7 +4,12 @@ from typing import Protocol
 
 
 class Progress(Protocol):
-    """Told about a stage again and again; must be quick and must not raise."""
+    """Told about a stage again and again; must be quick.
+
+    Raises ``kvmdriver.exception.OperationCancelled`` when the work is to end; whoever tells his
+    progress must leave nothing behind then. Work that waits tells its progress every few seconds,
+    also when there is none, so that it can be ended.
+    """
 
     def __call__(self, stage: str, done: int, total: int | None, unit: str = "bytes") -> None: ...
 

@@ -40,30 +40,45 @@ class Caller:
         self._conf = conf
         self._host = host or conf.kvm_agent.host
         self._transport = transport or bus.rpc_transport(conf)
-        self._client = messaging.get_rpc_client(
-            self._transport, bus.target(conf), version_cap=bus.VERSION, retry=_BUS_RETRIES
-        )
+        self._clients = {
+            lane: messaging.get_rpc_client(
+                self._transport,
+                bus.target(conf, lane=lane),
+                version_cap=bus.VERSION,
+                retry=_BUS_RETRIES,
+            )
+            for lane in bus.LANES
+        }
 
     def close(self) -> None:
         """Let go of the message bus."""
         self._transport.cleanup()
 
     def ask(
-        self, method: str, host: str, *, timeout: float | None = None, **arguments: Any
+        self,
+        method: str,
+        host: str,
+        *,
+        timeout: float | None = None,
+        lane: bus.Lane = "peers",
+        **arguments: Any,
     ) -> Any:
-        """Call any method of an agent; ``timeout`` in seconds, as configured when None."""
-        return self._call(method, host, _given(arguments), timeout)
+        """Call a method for other agents; ``timeout`` in seconds, as configured when None."""
+        return self._call(method, host, _given(arguments), lane, timeout)
 
     def answers(self, host: str) -> bool:
         """Whether the agent of a host is alive; one that is not takes five seconds to tell."""
         try:
-            self._client.prepare(server=host, timeout=_PING_SECONDS).call({}, "ping")
+            self._ping(host)
         except messaging.MessagingTimeout:
             return False
         return True
 
     def _read(self, method: str, host: str | None, **arguments: Any) -> Any:
-        return self._call(method, host or self._host, _given(arguments))
+        return self._call(method, host or self._host, _given(arguments), "reads")
+
+    def _ping(self, host: str) -> None:
+        self._clients["reads"].prepare(server=host, timeout=_PING_SECONDS).call({}, "ping")
 
     def _change(
         self, method: str, host: str | None, on_progress: OnProgress | None, **arguments: Any
@@ -72,13 +87,18 @@ class Caller:
         request_id = uuidutils.generate_uuid()
         arguments = {**_given(arguments), "request_id": request_id}
         with self._watched(request_id, host, on_progress):
-            return self._call(method, host, arguments)
+            return self._call(method, host, arguments, "changes")
 
     def _call(
-        self, method: str, host: str, arguments: dict[str, Any], timeout: float | None = None
+        self,
+        method: str,
+        host: str,
+        arguments: dict[str, Any],
+        lane: bus.Lane,
+        timeout: float | None = None,
     ) -> Any:
         agent = self._conf.kvm_agent
-        prepared = self._client.prepare(
+        prepared = self._clients[lane].prepare(
             server=host,
             timeout=timeout or agent.rpc_timeout,
             call_monitor_timeout=min(timeout or agent.rpc_timeout, agent.call_monitor_timeout),
@@ -89,7 +109,7 @@ class Caller:
             except messaging.MessagingTimeout:
                 # A dead agent, or a message that went down with a broker? In the second case the
                 # agent answers, and recognises the request if it did get it.
-                self._client.prepare(server=host, timeout=_PING_SECONDS).call({}, "ping")
+                self._ping(host)
                 return prepared.call({}, method, **arguments)
         except messaging.MessagingTimeout:
             raise exception.AgentUnreachable(
@@ -118,7 +138,7 @@ class Caller:
         done = threading.Event()
 
         def watch() -> None:
-            asking = self._client.prepare(server=host, timeout=_PING_SECONDS)
+            asking = self._clients["reads"].prepare(server=host, timeout=_PING_SECONDS)
             while not done.wait(_PROGRESS_SECONDS):
                 with contextlib.suppress(Exception):
                     answer = asking.call({}, "get_progress", of=request_id)

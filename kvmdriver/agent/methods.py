@@ -16,6 +16,7 @@ from kvmdriver import exception
 from kvmdriver.agent import requests
 from kvmdriver.agent.notifications import Notifier
 from kvmdriver.agent.progress import ProgressTable, Reporter
+from kvmdriver.agent.transport import Lane
 from kvmdriver.driver import KVMDriver
 from kvmdriver.hypervisor.record import DoneRequest
 from kvmdriver.model import Model, ProgressView
@@ -23,6 +24,8 @@ from kvmdriver.model import Model, ProgressView
 LOG = logging.getLogger(__name__)
 
 _REMEMBERED_REQUESTS = 1024
+# A client sends a request again when it has lost its agent or its broker for a while.
+_WAITING_FOR_ONE = 2
 
 Method = Callable[..., Any]
 
@@ -40,14 +43,26 @@ class Call:
 
 
 def reads(request_type: type[requests.Request]) -> Callable[[Method], Method]:
-    """An RPC method that changes nothing."""
+    """An RPC method that changes nothing, and is answered whatever else the agent does."""
+    return _answers(request_type, "reads")
 
+
+def peers(request_type: type[requests.Request]) -> Callable[[Method], Method]:
+    """An RPC method for the agents of other hosts, which wait for it while they change something.
+
+    A second delivery of the same message must do no harm: nothing here tells it from the first.
+    """
+    return _answers(request_type, "peers")
+
+
+def _answers(request_type: type[requests.Request], lane: Lane) -> Callable[[Method], Method]:
     def decorate(function: Method) -> Method:
         @functools.wraps(function)
         def method(self: "Methods", context: Any, /, **payload: Any) -> Any:
             with _typed_errors(function.__name__):
                 return _plain(function(self, request_type.parse(payload)))
 
+        method.lane = lane  # type: ignore[attr-defined]
         return method
 
     return decorate
@@ -57,8 +72,9 @@ def changes(request_type: type[requests.Request], event: str) -> Callable[[Metho
     """An RPC method that changes an instance.
 
     It is announced as ``instance.<event>.start`` and ``.end`` or ``.error``, its progress can be
-    followed, and a redelivered request gets the answer of the first one. The ID of a request must
-    not come with anything else, be it another method.
+    followed, and a redelivered request gets the answer of the first one. While the first one is
+    worked on, few wait for it with a thread each; the others are told so at once. The ID of a
+    request must not come with anything else, be it another method.
     """
 
     def decorate(function: Method) -> Method:
@@ -73,6 +89,7 @@ def changes(request_type: type[requests.Request], event: str) -> Callable[[Metho
                     lambda: self._carry_out(event, request, request_id, function),
                 )
 
+        method.lane = "changes"  # type: ignore[attr-defined]
         return method
 
     return decorate
@@ -105,6 +122,31 @@ def _plain(answer: Any) -> Any:
     return answer
 
 
+class _Seen:
+    """A request that was delivered before, and its answer as soon as there is one."""
+
+    def __init__(self, digest: str) -> None:
+        self.digest = digest
+        self.future: concurrent.futures.Future[Any] = concurrent.futures.Future()
+        self._waiting = 0
+
+    def require_place(self) -> None:
+        """Take a place among those who wait for the answer.
+
+        :raises kvmdriver.exception.RequestUnderWay: there is none.
+        """
+        if self.future.done():
+            return
+        if self._waiting >= _WAITING_FOR_ONE:
+            raise exception.RequestUnderWay(
+                f"the request is being worked on, {self._waiting} others wait for its answer"
+            )
+        self._waiting += 1
+
+    def answer(self) -> Any:
+        return self.future.result()
+
+
 class Methods:
     """Base of RPC methods: requests are carried out once, announced, and followed."""
 
@@ -113,37 +155,41 @@ class Methods:
         self._notifier = notifier
         self._progress = ProgressTable()
         self._lock = threading.Lock()
-        self._seen: OrderedDict[str, tuple[str, concurrent.futures.Future[Any]]] = OrderedDict()
+        self._seen: OrderedDict[str, _Seen] = OrderedDict()
 
     # What the decorators use; oslo.messaging lets nobody call names with an underscore.
 
     def _once(self, key: str, digest: str, work: Callable[[], Any]) -> Any:
-        """Do ``work``, or wait for whoever does it already and share the answer.
+        """Do ``work``, or wait for the thread that does it already and share the answer.
 
         :param digest: that of what is asked for.
         :raises kvmdriver.exception.RequestConflict: the key came with something else before.
         """
         with self._lock:
-            earlier, known = self._seen.get(key, (digest, None))
-            if earlier != digest:
-                raise exception.RequestConflict.of(key)
-            future: concurrent.futures.Future[Any] = known or concurrent.futures.Future()
+            known = self._seen.get(key)
             if known is None:
-                self._seen[key] = digest, future
-                while len(self._seen) > _REMEMBERED_REQUESTS:
-                    self._seen.popitem(last=False)
+                mine = self._seen[key] = _Seen(digest)
+                self._forget_old()
+            elif known.digest != digest:
+                raise exception.RequestConflict.of(key)
+            else:
+                known.require_place()
         if known is not None:
-            return known.result()
+            return known.answer()
         try:
             answer = work()
         except BaseException as error:
             # a failed request may be tried again: conditions change
             with self._lock:
                 self._seen.pop(key, None)
-            future.set_exception(error)
+            mine.future.set_exception(error)
             raise
-        future.set_result(answer)
+        mine.future.set_result(answer)
         return answer
+
+    def _forget_old(self) -> None:
+        while len(self._seen) > _REMEMBERED_REQUESTS:
+            self._seen.popitem(last=False)
 
     def _carry_out(
         self, event: str, request: requests.Request, request_id: str, function: Method

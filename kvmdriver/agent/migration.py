@@ -5,7 +5,7 @@ from typing import Any
 from kvmdriver import exception
 from kvmdriver.agent import requests
 from kvmdriver.agent.caller import Caller
-from kvmdriver.agent.methods import Call, Methods, changes, reads
+from kvmdriver.agent.methods import Call, Methods, changes, peers, reads
 from kvmdriver.agent.notifications import Notifier
 from kvmdriver.driver import KVMDriver
 from kvmdriver.model import (
@@ -108,23 +108,23 @@ class MigrationMethods(Methods):
 
     # For the agent of the source
 
-    @reads(requests.Offer)
+    @peers(requests.Offer)
     def check_can_live_migrate_destination(self, request: requests.Offer) -> Any:
         return self._driver.check_can_live_migrate_destination(request.offer)
 
-    @reads(requests.Offer)
+    @peers(requests.Offer)
     def pre_live_migration(self, request: requests.Offer) -> Any:
         return self._driver.pre_live_migration(request.offer)
 
-    @reads(requests.OfMigration)
+    @peers(requests.OfMigration)
     def migration_receiver(self, request: requests.OfMigration) -> Any:
         return self._driver.migration_receiver(request.uuid, request.migration)
 
-    @reads(requests.OfMigration)
+    @peers(requests.OfMigration)
     def post_live_migration_at_destination(self, request: requests.OfMigration) -> Any:
         self._driver.post_live_migration_at_destination(request.uuid, request.migration)
 
-    @reads(requests.OfMigration)
+    @peers(requests.OfMigration)
     def rollback_live_migration_at_destination(self, request: requests.OfMigration) -> Any:
         self._driver.rollback_live_migration_at_destination(request.uuid, request.migration)
 
@@ -140,7 +140,7 @@ class MigrationMethods(Methods):
 
     # For the agents of hosts that evacuate, and that were evacuated
 
-    @reads(requests.ForgetEvacuated)
+    @peers(requests.ForgetEvacuated)
     def forget_evacuated(self, request: requests.ForgetEvacuated) -> Any:
         self._driver.forget_evacuated(request.uuid, self._neighbours(request.claimant))
 
@@ -181,12 +181,12 @@ class Peer(Neighbour):
         )
 
     def destination_state(self, uuid: str, migration: str) -> DestinationState:
-        answer = self._ask("destination_state", uuid=uuid, migration=migration)
+        answer = self._question("destination_state", uuid=uuid, migration=migration)
         state: DestinationState = answer["state"]
         return state
 
     def is_moving(self, uuid: str, migration: str) -> bool:
-        return bool(self._ask("is_moving", uuid=uuid, migration=migration)["moving"])
+        return bool(self._question("is_moving", uuid=uuid, migration=migration)["moving"])
 
     def answers(self) -> bool:
         return self._caller.answers(self.host)
@@ -195,10 +195,14 @@ class Peer(Neighbour):
         self._ask("forget_evacuated", uuid=uuid, claimant=claimant)
 
     def has_evacuated(self, uuid: str, source: str) -> bool:
-        return bool(self._ask("has_evacuated", uuid=uuid, source=source)["here"])
+        return bool(self._question("has_evacuated", uuid=uuid, source=source)["here"])
 
     def _ask(self, method: str, **arguments: Any) -> Any:
         return self._caller.ask(method, self.host, timeout=_SHORT, **arguments)
+
+    def _question(self, method: str, **arguments: Any) -> Any:
+        """Ask what the other agent can tell by itself, however busy it is."""
+        return self._caller.ask(method, self.host, timeout=_SHORT, lane="reads", **arguments)
 
 
 class Peers(Neighbours):

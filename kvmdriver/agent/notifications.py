@@ -50,8 +50,11 @@ class Notifier:
         """Tell how far a migration is; a subscriber of the driver's."""
         self.info("instance.migration.progress", view.model_dump(mode="json"))
 
-    def close(self) -> None:
-        self._pool.shutdown(wait=True, cancel_futures=False)
+    def close(self, seconds: float) -> None:
+        """Send what is in line, as far as the bus takes it within so many seconds."""
+        last = self._pool.submit(lambda: None)
+        self._pool.shutdown(wait=False, cancel_futures=False)
+        concurrent.futures.wait([last], seconds)
 
     def _send(self, priority: str, event_type: str, payload: dict[str, Any]) -> None:
         if self._notifier is not None:

@@ -1,8 +1,11 @@
 """The agent's core: a driver, an RPC server and notifications. Used by the service and in-process."""
 
+import concurrent.futures
+import contextlib
 import logging
 import threading
-from typing import cast
+import time
+from typing import Any, cast
 
 import oslo_messaging as messaging
 from oslo_config import cfg
@@ -23,6 +26,36 @@ _RETRY_SECONDS = 2.0
 _MEND_SECONDS = 30.0
 _RECOVER_SECONDS = 3.0
 _RETURN_SECONDS = 10.0
+_CLOSE_SECONDS = 2.0
+# Requests are served after so many seconds also when the host has not been reconciled by then: a
+# guest or a libvirtd that hangs must not keep the agent from answering.
+_PREPARE_SECONDS = 15.0
+# What a cancelled request has to undo itself, in seconds.
+_UNDO_SECONDS = 5.0
+
+
+class _Reads(messaging.DefaultRPCAccessPolicy):
+    """On the topic for questions nothing is changed: its workers are for answers."""
+
+    lane = "reads"
+
+    def is_allowed(self, endpoint: object, method: str) -> bool:
+        lane = getattr(getattr(endpoint, method, None), "lane", None)
+        return bool(super().is_allowed(endpoint, method)) and lane == self.lane
+
+
+class _Peers(_Reads):
+    """On the topic of the agents nothing waits for a client's request."""
+
+    lane = "peers"
+
+
+# The topic of the changes takes everything, for schedulers that know no other topic.
+POLICIES: dict[bus.Lane, type[messaging.DefaultRPCAccessPolicy]] = {
+    "changes": messaging.DefaultRPCAccessPolicy,
+    "reads": _Reads,
+    "peers": _Peers,
+}
 
 
 def load_driver(conf: cfg.ConfigOpts) -> KVMDriver:
@@ -53,13 +86,25 @@ class AgentServer:
         self._notifier = notifier
         self._neighbours = NoPeers() if alone else Peers(Caller(conf, transport=transport))
         self._stopping = threading.Event()
-        self._server = messaging.get_rpc_server(
-            transport,
-            bus.target(conf, conf.kvm_agent.host),
-            [Endpoint(self.driver, notifier, self._neighbours)],
-            access_policy=messaging.DefaultRPCAccessPolicy,
-        )
-        self._workers = conf.kvm_agent.workers
+        self._first: concurrent.futures.Future[bool] = concurrent.futures.Future()
+        endpoint = Endpoint(self.driver, notifier, self._neighbours)
+        agent = conf.kvm_agent
+        # Downloads and those that wait for one come on top, so that they never have all threads.
+        self._workers = {
+            "changes": agent.workers + agent.downloads + agent.waiting_downloads,
+            "reads": agent.read_workers,
+            "peers": agent.peer_workers,
+        }
+        self._servers = {
+            lane: messaging.get_rpc_server(
+                transport,
+                bus.target(conf, agent.host, lane),
+                [endpoint],
+                access_policy=POLICIES[lane],
+            )
+            for lane in bus.LANES
+        }
+        self._grace = agent.shutdown_grace
         self._keeper = threading.Thread(target=self._keep, name="libvirt-keeper", daemon=True)
         self._mover = threading.Thread(target=self._recover, name="migrations", daemon=True)
 
@@ -67,38 +112,68 @@ class AgentServer:
         self.driver.events.subscribe(self._notifier.on_event)
         self.driver.events.subscribe(self._on_event)
         self.driver.subscribe_to_migrations(self._notifier.on_migration)
-        if not self._prepare():
-            self.driver.attention.set()
-        self._server.start(override_pool_size=self._workers)
         self._keeper.start()
+        with contextlib.suppress(concurrent.futures.TimeoutError):
+            self._first.result(_PREPARE_SECONDS)
+        for lane, server in self._servers.items():
+            server.start(override_pool_size=self._workers[lane])
         self._mover.start()
 
     def stop(self, *, wait: bool = True) -> None:
-        """Take no more requests, let those under way end, let go of libvirt.
+        """Take no more requests, have those under way end, and close the connection to libvirt.
+
+        Requests have the configured grace. Then what can be cancelled is cancelled and undoes
+        itself; the rest is left to the end of the process, and mended at the next start.
 
         :param wait: False when nothing can be under way: the caller was the only client.
         """
         if wait:
-            self._server.stop()
-            self._server.wait()
+            self._stop_serving()
         self._stopping.set()
         self.driver.attention.set()
         self.driver.migration_activity.set()
-        self._keeper.join(_RETRY_SECONDS * 2)
-        self._mover.join(_RETRY_SECONDS * 2)
+        self._keeper.join(_RETRY_SECONDS)
+        self._mover.join(_RETRY_SECONDS)
         self.driver.close()
-        self._notifier.close()
+        self._notifier.close(_CLOSE_SECONDS)
+
+    def _stop_serving(self) -> None:
+        def end(server: Any) -> None:
+            server.stop()
+            server.wait()
+
+        # a server that waits for a hung request is not to be waited for
+        ending = [
+            threading.Thread(target=end, args=(server,), name=lane, daemon=True)
+            for lane, server in self._servers.items()
+        ]
+        for thread in ending:
+            thread.start()
+        if not _ended(ending, self._grace):
+            self.driver.cancel("the agent is being stopped")
+            if not _ended(ending, _UNDO_SECONDS):
+                names = [thread.name for thread in ending if thread.is_alive()]
+                LOG.warning("requests are cut off: %s", ", ".join(names))
 
     def _on_event(self, event: Event) -> None:
         if event.kind == "disconnected":
             self.driver.attention.set()
 
     def _keep(self) -> None:
-        """Reconnect after a loss, so that events come again, and mend what operations have left.
+        """Connect, and after a loss again: events come before anybody asks for something.
 
-        What is left and cannot be mended, as a guest does not answer, is tried every now and then.
+        What operations have left is mended as well. What cannot be mended yet, as a guest does not
+        answer, is tried every now and then.
         """
         attention = self.driver.attention
+        try:
+            connected = self._prepare()
+        except BaseException as error:  # noqa: B036 the error is for the one who starts the agent
+            self._first.set_exception(error)
+            return
+        self._first.set_result(connected)
+        if not connected:
+            attention.set()
         while not self._stopping.is_set():
             attention.wait(_MEND_SECONDS if self.driver.has_unmended() else None)
             attention.clear()
@@ -144,3 +219,11 @@ class AgentServer:
                 left = 1
             if left:
                 activity.set()
+
+
+def _ended(threads: list[threading.Thread], seconds: float) -> bool:
+    """Whether all threads have ended, at the latest after so many seconds."""
+    deadline = time.monotonic() + seconds
+    for thread in threads:
+        thread.join(max(0.0, deadline - time.monotonic()))
+    return not any(thread.is_alive() for thread in threads)

@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+from typing import Any, Literal
 
 import oslo_messaging as messaging
 from oslo_config import cfg
@@ -43,6 +44,16 @@ def rpc_transport(conf: cfg.ConfigOpts, url: str | None = None) -> messaging.Tra
         ) from None
 
 
-def target(conf: cfg.ConfigOpts, server: str | None = None) -> messaging.Target:
-    """Where requests go: to the agent of host ``server``."""
-    return messaging.Target(topic=conf.kvm_agent.topic, server=server, version=VERSION)
+Lane = Literal["changes", "reads", "peers"]
+LANES: tuple[Lane, ...] = ("changes", "reads", "peers")
+
+
+def target(conf: cfg.ConfigOpts, server: str | None = None, lane: Lane = "changes") -> Any:
+    """Where requests go: to the agent of host ``server``.
+
+    Each lane has a topic and workers of its own: ``changes`` may take long, ``reads`` are answered
+    meanwhile, and ``peers`` is what agents ask of each other to finish their changes.
+    """
+    # an underscore: with a dot, queue names <topic>.<server> of different lanes could be the same
+    topic = conf.kvm_agent.topic if lane == "changes" else f"{conf.kvm_agent.topic}_{lane}"
+    return messaging.Target(topic=topic, server=server, version=VERSION)

@@ -150,8 +150,37 @@ def rows_of(view: Model, **formatted: Any) -> tuple[tuple[str, ...], tuple[Any, 
     return tuple(values), tuple(values.values())
 
 
+class Disks(Models):
+    """Disks as lines for people; a size that a hung guest could not tell is unknown."""
+
+    def __init__(self, view: InstanceView):
+        super().__init__(view.disks)
+        self._unknown = {
+            field.split(".")[1] for field in view.unknown if field.startswith("disks.")
+        }
+
+    def human_readable(self) -> str:
+        lines = super().human_readable().splitlines()
+        return "\n".join(
+            f"{line} size_mib=unknown" if getattr(disk, "name", None) in self._unknown else line
+            for line, disk in zip(lines, self._value, strict=True)
+        )
+
+
+class ShownAddresses(Addresses):
+    """Addresses of one instance; says when its agent could not be asked for more."""
+
+    def __init__(self, view: InstanceView):
+        super().__init__(view.addresses)
+        self._complete = "addresses" not in view.unknown
+
+    def human_readable(self) -> str:
+        known = super().human_readable()
+        return known if self._complete else f"{known}, others unknown" if known else "unknown"
+
+
 def instance_rows(view: InstanceView) -> tuple[tuple[str, ...], tuple[Any, ...]]:
-    return rows_of(view, addresses=Addresses(view.addresses))
+    return rows_of(view, addresses=ShownAddresses(view), disks=Disks(view))
 
 
 def argument(parse: Callable[[str], T], what: str) -> Callable[[str], T]:

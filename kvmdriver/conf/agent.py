@@ -29,15 +29,66 @@ same name would each take half of the messages.
     cfg.StrOpt(
         "topic",
         default="kvmdriver",
-        help="Topic of the RPC server. Agents and clients must agree on it.",
+        help="""
+Topic of the RPC server. Agents and clients must agree on it. Questions and what agents ask each
+other go to ``<topic>_reads`` and ``<topic>_peers``.
+""",
     ),
     cfg.IntOpt(
         "workers",
         default=16,
         min=1,
         help="""
-Number of requests that are worked on at the same time. Further requests wait on the bus. Each
-costs a thread.
+Number of requests that change something and are worked on at the same time, those that download
+an image not counted. Further requests wait on the bus. Each costs a thread.
+""",
+    ),
+    cfg.IntOpt(
+        "read_workers",
+        default=64,
+        min=1,
+        help="""
+Number of questions (list, show, ping, progress) that are answered at the same time, each in a
+thread that mostly waits for libvirt. They have a topic of their own, ``<topic>_reads``, and never
+wait for requests that change something.
+""",
+    ),
+    cfg.IntOpt(
+        "peer_workers",
+        default=16,
+        min=1,
+        help="""
+Number of requests of other hosts' agents, about instances that move between hosts, that are worked
+on at the same time. They have a topic of their own, ``<topic>_peers``, so that two hosts that are
+both busy with migrations to each other do not wait for each other. Each costs a thread.
+""",
+    ),
+    cfg.IntOpt(
+        "downloads",
+        default=4,
+        min=1,
+        help="""
+Number of images that are downloaded at the same time. Each download has a thread of its own, beside
+the workers: a server that hangs delays other downloads and nothing else.
+""",
+    ),
+    cfg.IntOpt(
+        "waiting_downloads",
+        default=16,
+        min=0,
+        help="""
+Number of requests that may wait for a download to begin. Further requests that need a download are
+refused with the code ``agent_busy``. Each costs a thread.
+""",
+    ),
+    cfg.FloatOpt(
+        "shutdown_grace",
+        default=10,
+        min=0,
+        help="""
+Seconds that requests under way have to end after the agent was told to stop (SIGTERM). Then creates,
+clones, snapshots and moved disks are cancelled, and have five seconds to undo themselves. What has
+not ended by then is cut off, and mended at the next start of the agent.
 """,
     ),
     cfg.IntOpt(

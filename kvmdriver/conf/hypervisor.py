@@ -48,9 +48,21 @@ for its life.
         default=60,
         min=1,
         help="""
-Seconds that one libvirt call may take. After that the caller gets an error, the connection is
-given up and opened anew, and the host reports itself down until libvirt answers again. Saving a
-guest and other calls whose duration depends on the guest's size have ten times as long.
+Seconds that one libvirt call of a change may take. After that the caller gets an error: that the
+guest does not answer, if libvirtd does, or else that libvirtd does not, and then the connection is
+given up and opened again in the background. Saving a guest and other calls whose duration depends
+on the guest's size have ten times as long.
+""",
+    ),
+    cfg.FloatOpt(
+        "read_timeout",
+        default=3,
+        min=0.5,
+        help="""
+Seconds that libvirt may take for a question: list, show, diagnostics, the host. When they have
+passed, the question fails with an error within another second. Larger values make questions wait
+longer for a libvirtd that hangs, smaller ones fail on a host that is merely slow. What needs an
+answer of a guest's QEMU or agent has two thirds of it, and is then shown as unknown.
 """,
     ),
     cfg.IntOpt(

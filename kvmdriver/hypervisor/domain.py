@@ -54,11 +54,25 @@ class Domain:
         self.uuid: str = raw.UUIDString()
         self.name: str = raw.name()
 
-    def _call(self, function: Callable[..., T], *args: Any, timeout: float | None = None) -> T:
-        return self._connection.call(function, *args, instance=self.name, timeout=timeout)
+    def _call(self, function: Callable[..., T], *args: Any) -> T:
+        """A call that libvirt answers from its own memory, however the guest is."""
+        return self._connection.call(function, *args, instance=self.name)
 
-    def _slowly(self, function: Callable[..., T], *args: Any) -> T:
-        return self._call(function, *args, timeout=_SLOW * self._connection.call_timeout)
+    def _ask(self, method: str, *args: Any, **how: Any) -> Any:
+        """A call that waits for the guest's QEMU, or for libvirt's job on it.
+
+        Seen with libvirt 9.0 and a QEMU that was stopped with SIGSTOP: every method that is not
+        called through ``_call`` hangs then, or may hang behind another one.
+        """
+        return self._connection.call_guest(
+            self.uuid, lambda raw: getattr(raw, method)(*args), instance=self.name, **how
+        )
+
+    def _ask_slowly(self, method: str, *args: Any) -> Any:
+        return self._ask(method, *args, timeout=_SLOW * self._connection.call_timeout)
+
+    def _ask_agent(self, method: str, *args: Any) -> Any:
+        return self._ask(method, *args, agent=True)
 
     def status(self) -> Status:
         state, reason = self._call(self._raw.state)
@@ -90,40 +104,44 @@ class Domain:
 
     def start(self, *, paused: bool = False) -> None:
         flags = libvirt.VIR_DOMAIN_START_PAUSED if paused else 0
-        self._slowly(self._raw.createWithFlags, flags)
+        self._ask_slowly("createWithFlags", flags)
 
     def press_power_button(self) -> None:
-        self._call(self._raw.shutdownFlags, libvirt.VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN)
+        self._ask("shutdownFlags", libvirt.VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN)
 
     def destroy(self) -> None:
-        """Switch off at once. No error when it is off already."""
+        """Switch off at once. No error when it is off already.
+
+        A QEMU that does not answer is killed: libvirt sends SIGTERM and, 10 s later, SIGKILL
+        (virProcessKillPainfully). Whatever waits for it ends then.
+        """
         try:
-            self._call(self._raw.destroy)
+            self._ask("destroy", ends=True)
         except exception.InvalidState:
             if self.is_active():
                 raise
 
     def reboot(self) -> None:
         """Press the power button and start again once the guest is down; libvirt sees to it."""
-        self._call(self._raw.reboot, libvirt.VIR_DOMAIN_REBOOT_ACPI_POWER_BTN)
+        self._ask("reboot", libvirt.VIR_DOMAIN_REBOOT_ACPI_POWER_BTN)
 
     def pause(self) -> None:
-        self._call(self._raw.suspend)
+        self._ask("suspend")
 
     def unpause(self) -> None:
-        self._call(self._raw.resume)
+        self._ask("resume")
 
     def managed_save(self) -> None:
         """Write the guest's memory to disk and switch it off; the next start restores it."""
-        self._slowly(self._raw.managedSave, 0)
+        self._ask_slowly("managedSave", 0)
 
     def has_managed_save(self) -> bool:
         return bool(self._call(self._raw.hasManagedSaveImage, 0))
 
     def undefine(self, *, keep_nvram: bool = False) -> None:
         """Forget the domain, with its saved memory, NVRAM, snapshots and checkpoints' metadata."""
-        self._call(
-            self._raw.undefineFlags,
+        self._ask(
+            "undefineFlags",
             libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
             | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
             | libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
@@ -135,13 +153,13 @@ class Domain:
         )
 
     def set_autostart(self, on: bool) -> None:
-        self._call(self._raw.setAutostart, int(on))
+        self._ask("setAutostart", int(on))
 
     def autostart(self) -> bool:
         return bool(self._call(self._raw.autostart))
 
     def rename(self, name: str) -> None:
-        self._call(self._raw.rename, name, 0)
+        self._ask("rename", name, 0)
         self.name = name
 
     # Definition and metadata
@@ -156,88 +174,94 @@ class Domain:
         """What the driver noted of the instance; None when the domain is not one of ours."""
         return record_in(self.xml(inactive=True))
 
-    def set_record(self, record: Record) -> None:
-        """Replace the record, in the running and in the persistent definition alike."""
+    def set_record(self, record: Record, *, timeout: float | None = None) -> None:
+        """Replace the record, in the running and in the persistent definition alike.
+
+        :param timeout: seconds; libvirt waits for a running guest that hangs.
+        """
         flags = libvirt.VIR_DOMAIN_AFFECT_CONFIG
         if self.is_active():
             flags |= libvirt.VIR_DOMAIN_AFFECT_LIVE
         text = etree.tostring(record.to_element(bare=True), encoding="unicode")
-        self._call(
-            self._raw.setMetadata,
+        self._ask(
+            "setMetadata",
             libvirt.VIR_DOMAIN_METADATA_ELEMENT,
             text,
             PREFIX,
             NAMESPACE,
             flags,
+            timeout=timeout,
         )
 
     # Devices and sizes. ``flags`` tells apart the running and the persistent definition.
 
     def attach(self, device: etree._Element, *, live: bool, config: bool) -> None:
-        self._call(self._raw.attachDeviceFlags, xml.to_string(device), _affect(live, config))
+        self._ask("attachDeviceFlags", xml.to_string(device), _affect(live, config))
 
     def detach(self, device: etree._Element, *, live: bool, config: bool) -> None:
-        self._call(self._raw.detachDeviceFlags, xml.to_string(device), _affect(live, config))
+        self._ask("detachDeviceFlags", xml.to_string(device), _affect(live, config))
 
     def detach_alias(self, alias: str) -> None:
         """Ask the guest to let go of a device; the event device-removed tells when it has."""
-        self._call(self._raw.detachDeviceAlias, alias, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+        self._ask("detachDeviceAlias", alias, libvirt.VIR_DOMAIN_AFFECT_LIVE)
 
     def set_memory(self, mib: int, *, live: bool, config: bool) -> None:
-        self._call(self._raw.setMemoryFlags, mib * 1024, _affect(live, config))
+        self._ask("setMemoryFlags", mib * 1024, _affect(live, config))
 
     def set_vcpus(self, count: int, *, live: bool, config: bool) -> None:
-        self._call(self._raw.setVcpusFlags, count, _affect(live, config))
+        self._ask("setVcpusFlags", count, _affect(live, config))
 
     def set_maximum_memory(self, mib: int) -> None:
         """Change what the guest can have at most, from its next start on."""
         flags = libvirt.VIR_DOMAIN_AFFECT_CONFIG | libvirt.VIR_DOMAIN_MEM_MAXIMUM
-        self._call(self._raw.setMemoryFlags, mib * 1024, flags)
+        self._ask("setMemoryFlags", mib * 1024, flags)
 
     def set_maximum_vcpus(self, count: int) -> None:
         """Change how many vCPUs the guest can have at most, from its next start on."""
         flags = libvirt.VIR_DOMAIN_AFFECT_CONFIG | libvirt.VIR_DOMAIN_VCPU_MAXIMUM
-        self._call(self._raw.setVcpusFlags, count, flags)
+        self._ask("setVcpusFlags", count, flags)
 
     def bring_vcpus_online(self, count: int) -> None:
         """Have the guest agent switch on vCPUs 0 to ``count`` - 1."""
         if count > 1:
-            self._call(self._raw.setGuestVcpus, f"1-{count - 1}", 1, 0)
+            self._ask_agent("setGuestVcpus", f"1-{count - 1}", 1, 0)
 
     # What the guest does
 
     def addresses(self, source: int) -> dict[str, Any]:
+        if source == libvirt.VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_AGENT:
+            return self._ask_agent("interfaceAddresses", source, 0) or {}
         return self._call(self._raw.interfaceAddresses, source, 0) or {}
 
     def set_time(self, seconds: float) -> None:
         """Have the guest agent set the clock to seconds since 1970 (UTC)."""
-        self._call(
-            self._raw.setTime,
+        self._ask_agent(
+            "setTime",
             {"seconds": int(seconds), "nseconds": int(seconds % 1 * 1e9)},
             0,
         )
 
     def set_user_password(self, user: str, password: str) -> None:
         """Have the guest agent change a password."""
-        self._call(self._raw.setUserPassword, user, password, 0)
+        self._ask_agent("setUserPassword", user, password, 0)
 
     def inject_nmi(self) -> None:
         """Make the guest crash, so that it writes a dump."""
-        self._call(self._raw.injectNMI, 0)
+        self._ask("injectNMI", 0)
 
     def resize_block(self, disk: str, size: int) -> None:
         """Tell a running guest a disk's new size in bytes."""
-        self._call(self._raw.blockResize, disk, size, libvirt.VIR_DOMAIN_BLOCK_RESIZE_BYTES)
+        self._ask("blockResize", disk, size, libvirt.VIR_DOMAIN_BLOCK_RESIZE_BYTES)
 
     def freeze(self) -> None:
-        self._call(self._raw.fsFreeze)
+        self._ask_agent("fsFreeze")
 
     def thaw(self) -> None:
-        self._call(self._raw.fsThaw)
+        self._ask_agent("fsThaw")
 
     def block_info(self, path: str) -> tuple[int, int, int]:
         """Capacity, allocation and physical size in bytes."""
-        capacity, allocation, physical = self._call(self._raw.blockInfo, path, 0)
+        capacity, allocation, physical = self._ask("blockInfo", path, 0)
         return capacity, allocation, physical
 
     # Block jobs
@@ -247,19 +271,19 @@ class Domain:
         flags = (
             libvirt.VIR_DOMAIN_BLOCK_COPY_TRANSIENT_JOB | libvirt.VIR_DOMAIN_BLOCK_COPY_REUSE_EXT
         )
-        self._call(self._raw.blockCopy, disk, xml.to_string(destination), {}, flags)
+        self._ask("blockCopy", disk, xml.to_string(destination), {}, flags)
 
     def block_job(self, disk: str) -> tuple[int, int] | None:
         """Bytes done and to do of a disk's block job; None when there is none."""
-        info = self._call(self._raw.blockJobInfo, disk, 0)
+        info = self._ask("blockJobInfo", disk, 0)
         return (info["cur"], info["end"]) if info else None
 
     def end_block_job(self, disk: str) -> None:
-        self._call(self._raw.blockJobAbort, disk, 0)
+        self._ask("blockJobAbort", disk, 0)
 
     def pivot(self, disk: str) -> None:
         """End a copy that is complete; the guest goes on with the copy."""
-        self._call(self._raw.blockJobAbort, disk, libvirt.VIR_DOMAIN_BLOCK_JOB_ABORT_PIVOT)
+        self._ask("blockJobAbort", disk, libvirt.VIR_DOMAIN_BLOCK_JOB_ABORT_PIVOT)
 
     # Migration
 
@@ -270,21 +294,20 @@ class Domain:
 
     def start_migration(self, settings: MigrationSettings) -> PendingCall:
         """Have libvirt move the guest; it goes on even if nobody waits for the answer."""
+        uri, parameters, flags = settings.uri, settings.parameters(), settings.flags()
         return self._connection.begin(
-            self._raw.migrateToURI3,
-            settings.uri,
-            settings.parameters(),
-            settings.flags(),
+            self.uuid,
+            lambda raw: raw.migrateToURI3(uri, parameters, flags),
             instance=self.name,
         )
 
     def migration_progress(self) -> JobProgress | None:
         """How far the migration is that is under way; None when there is none."""
-        return JobProgress.from_stats(self._call(self._raw.jobStats, 0))
+        return JobProgress.from_stats(self._ask("jobStats", 0))
 
     def has_incoming_job(self) -> bool:
         """Whether the guest's memory still comes in from another host."""
-        stats = self._call(self._raw.jobStats, 0)
+        stats = self._ask("jobStats", 0)
         incoming = libvirt.VIR_DOMAIN_JOB_OPERATION_MIGRATION_IN
         return bool(stats.get("type", 0)) and stats.get("operation") == incoming
 
@@ -293,7 +316,7 @@ class Domain:
         flags = (
             libvirt.VIR_DOMAIN_JOB_STATS_COMPLETED | libvirt.VIR_DOMAIN_JOB_STATS_KEEP_COMPLETED
         )
-        return JobProgress.from_stats(self._call(self._raw.jobStats, flags))
+        return JobProgress.from_stats(self._ask("jobStats", flags))
 
     def presence(self) -> Presence:
         """Where the domain is in the course of a migration."""
@@ -301,7 +324,7 @@ class Domain:
 
     def abort_job(self) -> None:
         """Give the migration up; the guest goes on here. Not possible after post-copy began."""
-        self._call(self._raw.abortJob)
+        self._ask("abortJob")
 
     def wake_cancelled_migration(self) -> None:
         """Wake a QEMU that was told to cancel when it was about to wait before the switch-over.
@@ -313,41 +336,32 @@ class Domain:
         migrate_fd_cancel and qmp_migrate_continue.
         """
         command = '{"execute": "migrate-continue", "arguments": {"state": "cancelling"}}'
-        self._call(libvirt_qemu.qemuMonitorCommand, self._raw, command, 0)
+        self._connection.call_guest(
+            self.uuid,
+            lambda raw: libvirt_qemu.qemuMonitorCommand(raw, command, 0),
+            instance=self.name,
+        )
 
     def set_migration_downtime(self, milliseconds: int) -> None:
-        self._call(self._raw.migrateSetMaxDowntime, milliseconds, 0)
+        self._ask("migrateSetMaxDowntime", milliseconds, 0)
 
     def set_migration_bandwidth(self, mib: int) -> None:
         """MiB/s; 0 lifts the limit."""
         # libvirt takes 0 for nothing at all
-        self._call(self._raw.migrateSetMaxSpeed, mib or _UNLIMITED, 0)
+        self._ask("migrateSetMaxSpeed", mib or _UNLIMITED, 0)
 
     def start_post_copy(self) -> None:
-        self._call(self._raw.migrateStartPostCopy, 0)
+        self._ask("migrateStartPostCopy", 0)
 
     def start_dirty_rate(self, seconds: int) -> None:
         """Measure how fast the guest changes its memory, for 1 to 60 seconds."""
-        self._call(self._raw.startDirtyRateCalc, seconds, 0)
+        self._ask("startDirtyRateCalc", seconds, 0)
 
     # Streams
 
     def screenshot(self) -> bytes:
         """The picture on the first screen, in the format of the hypervisor (PPM or PNG)."""
-        return self._call(self._read_screenshot)
-
-    def _read_screenshot(self) -> bytes:
-        raw = self._raw.connect()
-        stream = raw.newStream(0)
-        chunks: list[bytes] = []
-        try:
-            self._raw.screenshot(stream, 0)
-            stream.recvAll(lambda _stream, data, _opaque: chunks.append(data), None)
-            stream.finish()
-        except libvirt.libvirtError:
-            stream.abort()
-            raise
-        return b"".join(chunks)
+        return self._connection.call_guest(self.uuid, _read_screenshot, instance=self.name)
 
     def open_console(self) -> "libvirt.virStream":
         """A non-blocking stream to the first serial port, taken over from whoever had it."""
@@ -357,6 +371,19 @@ class Domain:
         stream = self._raw.connect().newStream(libvirt.VIR_STREAM_NONBLOCK)
         self._raw.openConsole(None, stream, libvirt.VIR_DOMAIN_CONSOLE_FORCE)
         return stream
+
+
+def _read_screenshot(raw: libvirt.virDomain) -> bytes:
+    stream = raw.connect().newStream(0)
+    chunks: list[bytes] = []
+    try:
+        raw.screenshot(stream, 0)
+        stream.recvAll(lambda _stream, data, _opaque: chunks.append(data), None)
+        stream.finish()
+    except libvirt.libvirtError:
+        stream.abort()
+        raise
+    return b"".join(chunks)
 
 
 def _affect(live: bool, config: bool) -> int:

@@ -6,6 +6,7 @@ import re
 import threading
 import time
 import uuid
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import libvirt
@@ -16,7 +17,7 @@ from kvmdriver.hypervisor import stats, xml
 from kvmdriver.hypervisor.capabilities import DomainCapabilities, HostCapabilities
 from kvmdriver.hypervisor.connection import Connection
 from kvmdriver.hypervisor.cpu import HypervisorCpu
-from kvmdriver.hypervisor.domain import Domain
+from kvmdriver.hypervisor.domain import Domain, status_of
 from kvmdriver.hypervisor.events import Event, EventBus
 from kvmdriver.hypervisor.record import Record
 
@@ -25,6 +26,14 @@ LOG = logging.getLogger(__name__)
 LEASE = libvirt.VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_LEASE
 AGENT = libvirt.VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_AGENT
 ARP = libvirt.VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_ARP
+
+# Events after which a domain may have another size.
+_RESIZES = frozenset(
+    {"defined", "undefined", "metadata-changed", "started", "stopped", "resumed"}
+    | {"balloon-changed", "device-added", "device-removed"}
+)
+# libvirt tells nobody of vCPUs that somebody else has plugged in, nor of a lost event.
+_SIZE_SECONDS = 60.0
 
 
 class Hypervisor:
@@ -38,6 +47,8 @@ class Hypervisor:
         self._cpus: dict[tuple[str, str], HypervisorCpu] = {}
         self._records: dict[str, Record | None] = {}
         self._record_changes = 0  # what was read before the last one may be out of date
+        self._sizes: dict[str, tuple[float, stats.Size]] = {}
+        self._size_changes = 0
         self._versions: tuple[int, int] | None = None
         self._hostname: str | None = None
         self.events.subscribe(self._on_event)
@@ -58,13 +69,22 @@ class Hypervisor:
                 self._cpus.clear()
                 self._records.clear()
                 self._record_changes += 1
+                self._sizes.clear()
+                self._size_changes += 1
         elif event.kind in ("defined", "undefined", "metadata-changed", "stopped"):
             self._forget_record(event.uuid or "")
+        if event.kind in _RESIZES:
+            self._forget_size(event.uuid or "")
 
     def _forget_record(self, uuid: str) -> None:
         with self._cache_lock:
             self._records.pop(uuid, None)
             self._record_changes += 1
+
+    def _forget_size(self, uuid: str) -> None:
+        with self._cache_lock:
+            self._sizes.pop(uuid, None)
+            self._size_changes += 1
 
     # Domains
 
@@ -104,54 +124,101 @@ class Hypervisor:
         return domain
 
     def summaries(self) -> list[stats.DomainSummary]:
-        """State and size of all domains, in one call, which waits for none that is busy."""
-        rows = self.connection.call_fresh(
-            "getAllDomainStats", stats.SUMMARY, libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT
-        )
-        return [stats.summary(domain, values) for domain, values in rows]
+        """State and size of all domains, in a number of calls that does not grow with them.
+
+        No guest is asked, so one that hangs is listed like the others. States are as of now; the
+        size of a domain is read once and again after an event that may have changed it.
+        """
+        rows = self._states()
+        sizes = self._sizes_of(domain for domain, _values in rows)
+        silent = self.connection.guests.unanswered()
+        return [
+            stats.summary(
+                domain,
+                stats.power_state(domain, values).status,
+                sizes[uuid],
+                unresponsive=uuid in silent,
+            )
+            for domain, values in rows
+            if (uuid := domain.UUIDString()) in sizes
+        ]
 
     def power_states(self) -> dict[str, stats.PowerState]:
         """Power state of every domain by UUID, in one call."""
-        rows = self.connection.call_fresh("getAllDomainStats", libvirt.VIR_DOMAIN_STATS_STATE, 0)
-        return {domain.UUIDString(): stats.power_state(domain, row) for domain, row in rows}
+        return {d.UUIDString(): stats.power_state(d, values) for d, values in self._states()}
 
     def vcpus_used(self) -> int:
         """vCPUs of all running domains, from what libvirt knows without asking a QEMU."""
-        rows = self.connection.call_fresh(
-            "getAllDomainStats",
-            libvirt.VIR_DOMAIN_STATS_VCPU,
-            libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_ACTIVE
-            | libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT,
-        )
-        return sum(row.get("vcpu.current", 0) for _domain, row in rows)
+        return sum(entry.vcpus for entry in self.summaries() if entry.active)
 
     def summary(self, domain: Domain) -> stats.DomainSummary:
-        """State and size of one domain."""
-        return stats.summary(*self._stats_of(domain, stats.SUMMARY))
+        """State and size of one domain, as of now, without asking its QEMU."""
+        raw = self.connection.raw()
+
+        def read() -> stats.DomainSummary:
+            found = raw.lookupByUUIDString(domain.uuid)
+            status = status_of(*found.state())
+            return stats.summary(
+                found,
+                status,
+                stats.size_of(found),
+                unresponsive=domain.uuid in self.connection.guests.unanswered(),
+            )
+
+        return self.connection.call(read, instance=domain.name)
+
+    def _states(self) -> list[tuple[libvirt.virDomain, dict[str, Any]]]:
+        # the group STATE is the one that asks no QEMU (qemuDomainGetStatsWorkers)
+        rows: list[tuple[libvirt.virDomain, dict[str, Any]]] = self.connection.call_fresh(
+            "getAllDomainStats", libvirt.VIR_DOMAIN_STATS_STATE, 0
+        )
+        return rows
+
+    def _sizes_of(self, domains: Iterable[libvirt.virDomain]) -> dict[str, stats.Size]:
+        """Sizes by UUID, without those of domains that have just gone."""
+        found: dict[str, stats.Size] = {}
+        missing = []
+        now = time.monotonic()
+        with self._cache_lock:
+            changes = self._size_changes
+            for domain in domains:
+                uuid = domain.UUIDString()
+                taken, size = self._sizes.get(uuid, (0.0, None))
+                if size is not None and now - taken < _SIZE_SECONDS:
+                    found[uuid] = size
+                else:
+                    missing.append(domain)
+        if not missing:
+            return found
+        read = self.connection.call(lambda: dict(_read_sizes(missing)))
+        with self._cache_lock:
+            if self._size_changes == changes:
+                self._sizes.update({uuid: (now, size) for uuid, size in read.items()})
+        return found | read
 
     def all_stats(self, domain: Domain) -> dict[str, Any]:
         """All statistics of one domain, by libvirt's names (virConnectGetAllDomainStats)."""
-        return dict(self._stats_of(domain, 0)[1])
+        return self._stats_of(domain, 0)
 
-    def _stats_of(self, domain: Domain, kinds: int) -> tuple[libvirt.virDomain, dict[str, Any]]:
-        raw = self.connection.raw()
-        rows = self.connection.call(
-            lambda: raw.domainListGetStats([raw.lookupByUUIDString(domain.uuid)], kinds, 0),
+    def _stats_of(self, domain: Domain, kinds: int) -> dict[str, Any]:
+        rows = self.connection.call_guest(
+            domain.uuid,
+            lambda raw: raw.connect().domainListGetStats([raw], kinds, 0),
             instance=domain.name,
         )
         if not rows:
             raise exception.InstanceNotFound("the instance has just gone", instance=domain.name)
-        return rows[0]
+        return dict(rows[0][1])
 
     def vcpu_time(self, domain: Domain) -> float:
         """How long the vCPUs of a guest have run in this QEMU, all of them together, in ms."""
-        values = self._stats_of(domain, libvirt.VIR_DOMAIN_STATS_VCPU)[1]
+        values = self._stats_of(domain, libvirt.VIR_DOMAIN_STATS_VCPU)
         spent = [value for name, value in values.items() if re.fullmatch(r"vcpu\.\d+\.time", name)]
         return float(sum(spent)) / 1e6
 
     def dirty_rate(self, domain: Domain) -> float | None:
         """MiB/s of memory that a guest changes, once it has been measured."""
-        rows = self._stats_of(domain, libvirt.VIR_DOMAIN_STATS_DIRTYRATE)[1]
+        rows = self._stats_of(domain, libvirt.VIR_DOMAIN_STATS_DIRTYRATE)
         measured = rows.get("dirtyrate.calc_status") == libvirt.VIR_DOMAIN_DIRTYRATE_MEASURED
         return float(rows["dirtyrate.megabytes_per_second"]) if measured else None
 
@@ -170,12 +237,28 @@ class Hypervisor:
                 self._records[uuid] = record
         return record
 
-    def save(self, domain: Domain, record: Record) -> None:
-        """Keep a record with its domain."""
-        domain.set_record(record)
+    def save(self, domain: Domain, record: Record, *, timeout: float | None = None) -> None:
+        """Keep a record with its domain.
+
+        :param timeout: seconds; libvirt waits for a running guest that hangs.
+        """
+        domain.set_record(record, timeout=timeout)
         with self._cache_lock:
             self._records[domain.uuid] = record
             self._record_changes += 1
+        # what the operation has changed may have come without an event: vCPUs do
+        self._forget_size(domain.uuid)
+
+    def is_unresponsive(self, domain: Domain) -> bool:
+        """Whether the QEMU of a domain owes an answer to somebody who has stopped to wait for it."""
+        return domain.uuid in self.connection.guests.unanswered()
+
+    def give_up_calls(self, uuid: str, older_than: float) -> int:
+        """End the waits for a guest that have lasted so many seconds: it is to be removed.
+
+        :returns: how many there were.
+        """
+        return self.connection.guests.give_up(uuid, older_than)
 
     def flagged(self) -> tuple[set[str], set[str]]:
         """UUIDs of all domains with saved memory, and of all that start with the host."""
@@ -299,3 +382,12 @@ class Hypervisor:
             if lease["expirytime"] == 0 or lease["expirytime"] > now:
                 found.setdefault((lease["mac"] or "").lower(), []).append(lease["ipaddr"])
         return found
+
+
+def _read_sizes(domains: Iterable[libvirt.virDomain]) -> Iterator[tuple[str, stats.Size]]:
+    for domain in domains:
+        try:
+            yield domain.UUIDString(), stats.size_of(domain)
+        except libvirt.libvirtError as error:
+            if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
+                raise

@@ -1,4 +1,4 @@
-"""Bulk statistics: one libvirt call for all domains, never one for each."""
+"""Bulk statistics: one libvirt call for all domains, and none that asks a guest's QEMU."""
 
 import dataclasses
 from typing import Any
@@ -8,24 +8,28 @@ import libvirt
 from kvmdriver.hypervisor.domain import status_of
 from kvmdriver.model import Status
 
-SUMMARY = (
-    libvirt.VIR_DOMAIN_STATS_STATE
-    | libvirt.VIR_DOMAIN_STATS_BALLOON
-    | libvirt.VIR_DOMAIN_STATS_VCPU
-)
-
 
 @dataclasses.dataclass(frozen=True)
-class DomainSummary:
-    """State and size of one domain; memory in MiB."""
+class Size:
+    """What a domain has now and can have at most; memory in MiB."""
 
-    uuid: str
-    name: str
-    status: Status
     memory_mib: int
     memory_maximum_mib: int
     vcpus: int
     vcpus_maximum: int
+
+
+@dataclasses.dataclass(frozen=True)
+class DomainSummary(Size):
+    """State and size of one domain.
+
+    ``unresponsive``: a call that was sent to its QEMU has not come back in time.
+    """
+
+    uuid: str
+    name: str
+    status: Status
+    unresponsive: bool = False
 
     @property
     def active(self) -> bool:
@@ -46,15 +50,34 @@ def power_state(domain: libvirt.virDomain, stats: dict[str, Any]) -> PowerState:
     return PowerState(status=status, number=domain.ID())
 
 
-def summary(domain: libvirt.virDomain, stats: dict[str, Any]) -> DomainSummary:
-    """One row of virConnectGetAllDomainStats. Names and UUIDs cost no further call."""
-    maximum = stats.get("balloon.maximum", 0) // 1024
+def size_of(domain: libvirt.virDomain) -> Size:
+    """The size of one domain, from what libvirtd knows of it.
+
+    virDomainGetInfo has the size of the balloon from QEMU's events; the statistics of the groups
+    BALLOON, VCPU and CPU_TOTAL ask QEMU and so wait for one that hangs (qemuDomainGetStats*).
+    """
+    _state, maximum, memory, vcpus, _time = domain.info()
+    return Size(
+        memory_mib=memory // 1024,
+        memory_maximum_mib=maximum // 1024,
+        vcpus=vcpus,
+        vcpus_maximum=_maximum_vcpus(domain),
+    )
+
+
+def _maximum_vcpus(domain: libvirt.virDomain) -> int:
+    live = libvirt.VIR_DOMAIN_AFFECT_CURRENT | libvirt.VIR_DOMAIN_VCPU_MAXIMUM
+    return int(domain.vcpusFlags(live))
+
+
+def summary(
+    domain: libvirt.virDomain, status: Status, size: Size, *, unresponsive: bool = False
+) -> DomainSummary:
+    """State and size put together. Names and UUIDs cost no further call."""
     return DomainSummary(
         uuid=domain.UUIDString(),
         name=domain.name(),
-        status=status_of(stats.get("state.state", 0), stats.get("state.reason", 0)),
-        memory_mib=stats.get("balloon.current", maximum * 1024) // 1024,
-        memory_maximum_mib=maximum,
-        vcpus=stats.get("vcpu.current", 1),
-        vcpus_maximum=stats.get("vcpu.maximum", 1),
+        status=status,
+        unresponsive=unresponsive,
+        **dataclasses.asdict(size),
     )

@@ -40,7 +40,11 @@ class NicView(Model):
 
 
 class InstanceView(Model):
-    """An instance as list and show give it; memory in MiB."""
+    """An instance as list and show give it; memory in MiB.
+
+    ``unresponsive``: its QEMU owes libvirt an answer. ``unknown``: what only the guest could have
+    told, and did not, e.g. ``disks.vda.size_mib`` or ``addresses``.
+    """
 
     uuid: str
     name: str
@@ -61,6 +65,8 @@ class InstanceView(Model):
     cpu_mode: str | None = None
     host: str | None = None
     warnings: tuple[str, ...] = ()
+    unresponsive: bool = False
+    unknown: tuple[str, ...] = ()
 
 
 class ProgressView(Model):

@@ -20,6 +20,7 @@ from kvmdriver.hypervisor.hypervisor import Hypervisor
 from kvmdriver.hypervisor.record import RUNNING, Record, Task, TaskName
 from kvmdriver.model import Instance, Status
 from kvmdriver.model.evacuation import Description
+from kvmdriver.operations.cancel import Cancellations
 from kvmdriver.operations.locks import InstanceLocks
 from kvmdriver.operations.migrate.arrivals import Arrivals
 from kvmdriver.operations.migrate.table import MigrationTable
@@ -51,6 +52,7 @@ class Context:
     mender: Mender
     migrations: MigrationTable = dataclasses.field(default_factory=MigrationTable)
     arrivals: Arrivals = dataclasses.field(default_factory=Arrivals)
+    cancellations: Cancellations = dataclasses.field(default_factory=Cancellations)
     evacuated: set[tuple[str, str]] = dataclasses.field(default_factory=set)
     """UUIDs of instances brought back here, each with a host that has not been told yet."""
     unmended: set[str] = dataclasses.field(default_factory=set)
@@ -79,9 +81,12 @@ class Context:
         record = self.hypervisor.record(uuid)
         return record if record is not None and record.root == self.store.root else None
 
-    def save(self, domain: Domain, record: Record) -> None:
-        """Keep a record with its domain; of an instance at rest, beside its disks as well."""
-        self.hypervisor.save(domain, record)
+    def save(self, domain: Domain, record: Record, *, timeout: float | None = None) -> None:
+        """Keep a record with its domain; of an instance at rest, beside its disks as well.
+
+        :param timeout: seconds; libvirt waits for a running guest that hangs.
+        """
+        self.hypervisor.save(domain, record, timeout=timeout)
         if record.task is None:
             self.describe(domain, record)
 

@@ -1,5 +1,7 @@
 """Removing an instance, from any half-built state, and twice."""
 
+import logging
+
 from kvmdriver import exception
 from kvmdriver.hypervisor.domain import Domain
 from kvmdriver.hypervisor.record import Record, Task, TaskName
@@ -7,33 +9,69 @@ from kvmdriver.operations.context import Context
 from kvmdriver.operations.storage_move import outside_disks
 from kvmdriver.storage.copy import remove_file
 
+LOG = logging.getLogger(__name__)
+
+# How long a guest that is to be switched off anyway is waited for, in seconds. A record is written
+# in milliseconds; what libvirt itself waits for a job is 30 s (qemu_domainjob.c, QEMU_JOB_WAIT_TIME).
+_ANSWER_SECONDS = 5.0
+
 
 def terminate(context: Context, name_or_uuid: str, *, keep_disks: bool = False) -> tuple[str, ...]:
     """Switch an instance off and remove it. Nothing happens when it is gone already.
 
+    What goes with the instance is ended first: the operation that is making it, and calls that
+    wait for its QEMU in vain.
+
     :param keep_disks: leave the files of its disks; the rest of its directory goes.
     :returns: the paths of the disks that were kept.
     """
-    try:
-        domain, _record = context.find(name_or_uuid)
-    except exception.InstanceNotFound:
-        if context.hypervisor.find(name_or_uuid) is not None:
-            raise  # it is there, and it is not ours
+    uuid = _uuid_of(context, name_or_uuid)
+    if uuid is None:
         return ()
-    with context.locks.hold(domain.uuid):
+
+    def interrupt() -> None:
+        context.cancellations.cancel(uuid, "the instance is being deleted")
+        context.hypervisor.give_up_calls(uuid, _ANSWER_SECONDS)
+
+    with context.locks.hold_to_remove(uuid, interrupt):
         try:
-            domain, record = context.at_rest(domain.uuid, to_stop=True)
+            domain, record = context.at_rest(uuid, to_stop=True)
         except exception.InstanceNotFound:
             return ()
         kept = _disk_paths(record) if keep_disks else ()
         # what an operation has left that could not be mended goes, too
         left = (*record.task.files, *record.task.removes) if record.task is not None else ()
         deleting = Task.begin(TaskName.DELETE, files=kept, removes=left)
-        with context.under_way(domain.uuid, deleting):
+        with context.under_way(uuid, deleting):
             record = record.changed(task=deleting)
-            context.save(domain, record)
+            save_before_end(context, domain, record)
             remove(context, domain, record, keep=kept)
         return kept
+
+
+def _uuid_of(context: Context, name_or_uuid: str) -> str | None:
+    """The UUID of an instance that there is, or that is being made; None without one."""
+    try:
+        return context.find(name_or_uuid)[0].uuid
+    except exception.InstanceNotFound:
+        if context.hypervisor.find(name_or_uuid) is not None:
+            raise  # it is there, and it is not ours
+        return context.cancellations.instance(name_or_uuid)
+
+
+def save_before_end(context: Context, domain: Domain, record: Record) -> None:
+    """Keep the record of a guest that is to be switched off next.
+
+    libvirt cannot change the metadata of a guest whose QEMU does not answer. Such a guest is
+    switched off first; a death of the agent at that moment leaves an instance that is off and
+    otherwise as before, and the same request goes on from there.
+    """
+    try:
+        context.save(domain, record, timeout=_ANSWER_SECONDS)
+    except exception.OperationTimeout as error:
+        LOG.warning("%s is switched off unmarked: %s", domain.name, error)
+        domain.destroy()
+        context.save(domain, record)
 
 
 def remove(context: Context, domain: Domain, record: Record, keep: tuple[str, ...] = ()) -> None:

@@ -10,6 +10,7 @@ from kvmdriver.hypervisor.hypervisor import Hypervisor
 from kvmdriver.hypervisor.record import Owner, Record, Task, TaskName
 from kvmdriver.model import Status
 from kvmdriver.operations.context import Context, require_status
+from kvmdriver.operations.destroy import save_before_end
 from kvmdriver.operations.nested import require_movable
 
 LOG = logging.getLogger(__name__)
@@ -103,6 +104,8 @@ def reboot(
             context.save(domain, record.with_request(request_id))
             return
         run, boot = domain.started_as(), Owner.current().boot_id
+        # a guest that hangs takes no note of the task, and would keep the reboot from beginning
+        save_before_end(context, domain, record)
         with context.task(domain, record, TaskName.REBOOT, request_id, run=run, boot_id=boot):
             domain.destroy()
             domain.start()
@@ -129,6 +132,8 @@ def shut_down(
                 press()
             except exception.InvalidState:
                 return not domain.is_active() if kind == "stopped" else False
+            except exception.InstanceUnresponsive:
+                return False  # a QEMU that does not answer passes no button on
             except exception.HypervisorUnavailable:
                 # libvirtd went away: the guest may well react all the same
                 domain = _find_again(hypervisor, domain, deadline)

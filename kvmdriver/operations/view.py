@@ -1,6 +1,9 @@
 """Looking: lists, one instance, diagnostics, the host."""
 
 import contextlib
+import logging
+from collections.abc import Iterator
+from typing import Any
 
 from lxml import etree
 
@@ -20,7 +23,11 @@ from kvmdriver.model import (
 )
 from kvmdriver.operations.context import Context
 
+LOG = logging.getLogger(__name__)
+
 _MIB = 1024 * 1024
+# The part of the time for a question that may be spent on waiting for a guest.
+_FOR_GUESTS = 2 / 3
 
 
 def list_instances(context: Context) -> list[InstanceView]:
@@ -94,36 +101,53 @@ def _summary_view(
         firmware=instance.boot.firmware,
         cpu_mode=instance.cpu.mode,
         host=context.host,
+        unresponsive=summary.unresponsive,
     )
 
 
 def show(context: Context, name_or_uuid: str) -> InstanceView:
-    """One instance with its disks, interfaces and addresses."""
+    """One instance with its disks, interfaces and addresses.
+
+    The sizes of the disks and some addresses need an answer of the guest's QEMU or of its agent.
+    Where none comes in time they are named as unknown, and the rest is shown.
+    """
     domain, record = context.find(name_or_uuid)
     root = domain.xml()
     summary = context.hypervisor.summary(domain)
     saved = {domain.uuid} if summary.status == "stopped" and domain.has_managed_save() else set()
-    disks = tuple(_disk_view(domain, node) for node in root.iterfind("devices/disk"))
-    nics = tuple(_nic_view(node) for node in root.iterfind("devices/interface"))
-    return _summary_view(context, summary, record, saved).changed(
+    view = _summary_view(context, summary, record, saved).changed(
         autostart=domain.autostart(),
+        nics=tuple(_nic_view(node) for node in root.iterfind("devices/interface")),
+    )
+    leased, seen = _without_the_guest(context, domain, record) if summary.active else ((), {})
+    unknown: list[str] = []
+    with context.hypervisor.connection.within(context.conf.kvm.read_timeout * _FOR_GUESTS):
+        disks = tuple(_disk_view(domain, node, unknown) for node in root.iterfind("devices/disk"))
+        told = _interfaces(domain, libvirt_host.AGENT, unknown) if agent_connected(root) else {}
+    return view.changed(
         disks=disks,
-        nics=nics,
-        addresses=_addresses(context, domain, record, root) if summary.active else (),
+        addresses=(*leased, *_others(record, leased, agent=told, arp=seen)),
+        unresponsive=context.hypervisor.is_unresponsive(domain),
+        unknown=tuple(unknown),
     )
 
 
-def _disk_view(domain: Domain, node: etree._Element) -> DiskView:
+def _disk_view(domain: Domain, node: etree._Element, unknown: list[str]) -> DiskView:
     target, driver, source = node.find("target"), node.find("driver"), node.find("source")
+    name = target.get("dev", "") if target is not None else ""
     path = source.get("file") if source is not None else None
     size = None
-    if path is not None:
-        with contextlib.suppress(exception.KVMDriverError):
-            size = (
-                domain.block_info(target.get("dev", ""))[0] // _MIB if target is not None else None
-            )
+    if path is not None and name:
+        try:
+            size = domain.block_info(name)[0] // _MIB
+        except (exception.OperationTimeout, exception.HostBusy):
+            unknown.append(f"disks.{name}.size_mib")
+        except exception.HypervisorUnavailable:
+            raise
+        except exception.KVMDriverError as error:
+            LOG.debug("%s: no size of disk %s: %s", domain.name, name, error)
     return DiskView(
-        name=target.get("dev", "") if target is not None else "",
+        name=name,
         device=node.get("device", "disk"),
         bus=target.get("bus", "") if target is not None else "",
         path=path,
@@ -155,28 +179,42 @@ def agent_connected(root: etree._Element) -> bool:
     )
 
 
-def _addresses(
-    context: Context, domain: Domain, record: Record, root: etree._Element
-) -> tuple[Address, ...]:
+def _without_the_guest(
+    context: Context, domain: Domain, record: Record
+) -> tuple[tuple[Address, ...], dict[str, Any]]:
+    """Addresses by DHCP, and the interfaces that the host's ARP table knows."""
     networks = {nic.source for nic in record.instance.nics if nic.type == "network"}
-    found = list(_lease_addresses(record, _leases(context, networks)))
-    known = {address.ip for address in found}
-    sources = [("arp", libvirt_host.ARP)]
-    if agent_connected(root):
-        sources.insert(0, ("agent", libvirt_host.AGENT))
+    leased = _lease_addresses(record, _leases(context, networks))
+    return leased, _interfaces(domain, libvirt_host.ARP, [])
+
+
+def _interfaces(domain: Domain, source: int, unknown: list[str]) -> dict[str, Any]:
+    """Interfaces with their addresses as one source has them; nothing where it does not answer."""
+    try:
+        return domain.addresses(source)
+    except (exception.OperationTimeout, exception.HostBusy):
+        unknown.append("addresses")
+    except exception.HypervisorUnavailable:
+        raise
+    except exception.KVMDriverError as error:
+        LOG.debug("%s: addresses from source %d: %s", domain.name, source, error)
+    return {}
+
+
+def _others(
+    record: Record, known: tuple[Address, ...], **sources: dict[str, Any]
+) -> Iterator[Address]:
+    """Addresses that are not known yet, of the instance's own interfaces, by their source."""
+    taken = {address.ip for address in known}
     macs = {nic.mac for nic in record.instance.nics}
-    for name, source in sources:
-        with contextlib.suppress(exception.KVMDriverError):
-            for interface in domain.addresses(source).values():
-                mac = (interface.get("hwaddr") or "").lower()
-                for address in interface.get("addrs") or ():
-                    ip = address["addr"]
-                    if mac in macs and ip not in known and not ip.startswith("fe80:"):
-                        known.add(ip)
-                        found.append(
-                            Address.model_validate({"mac": mac, "ip": ip, "source": name})
-                        )
-    return tuple(found)
+    for name, interfaces in sources.items():
+        for interface in interfaces.values():
+            mac = (interface.get("hwaddr") or "").lower()
+            for address in interface.get("addrs") or ():
+                ip = address["addr"]
+                if mac in macs and ip not in taken and not ip.startswith("fe80:"):
+                    taken.add(ip)
+                    yield Address.model_validate({"mac": mac, "ip": ip, "source": name})
 
 
 def diagnostics(context: Context, name_or_uuid: str) -> Diagnostics:

@@ -21,6 +21,7 @@ from kvmdriver.storage.copy import copy_into, remove_file, write_error
 from kvmdriver.storage.image_source import ImageSource
 from kvmdriver.storage.qemu_img import QemuImg
 from kvmdriver.storage.space import Reserve
+from kvmdriver.storage.turns import Turns
 
 LOG = logging.getLogger(__name__)
 
@@ -95,6 +96,7 @@ class ImageCache:
         max_bytes: int,
         allowed_directories: tuple[str, ...],
         downloads: fetch.Rules | None = None,
+        download_turns: Turns | None = None,
         reserved_mib: int = 0,
     ):
         self.directory = directory
@@ -104,6 +106,8 @@ class ImageCache:
         self._max_bytes = max_bytes
         self._allowed = tuple(os.path.realpath(path) for path in allowed_directories)
         self._downloads = downloads or fetch.Rules(max_bytes=max_bytes)
+        self._download_turns = download_turns or Turns()
+        self._other_turns = Turns()
         self._reserved_mib = reserved_mib
 
     def check_path(self, path: str, *, field: str = "path") -> str:
@@ -154,8 +158,18 @@ class ImageCache:
                 return self._raw(path)
         with self._source(image) as source:
             path = self._path(image, role, source)
-            self._once(path, lambda: self._fill(image, role, path, source, progress))
+            with self._turn(image, path, progress):
+                self._once(path, lambda: self._fill(image, role, path, source, progress))
         return self._raw(path)
+
+    def _turn(
+        self, image: Image, path: str, progress: Progress
+    ) -> contextlib.AbstractContextManager[None]:
+        """Whoever waits for an image here can be cancelled, and not in ``_once``."""
+        if os.path.exists(path):
+            return contextlib.nullcontext()
+        turns = self._other_turns if isinstance(image, FileImage) else self._download_turns
+        return turns.turn(path, progress)
 
     def fetch(
         self,

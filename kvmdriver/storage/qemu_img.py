@@ -97,7 +97,6 @@ class QemuImg:
     ) -> None:
         """Copy an image with all its backing files into one file, made or overwritten.
 
-
         :param source: its path, or the image if it is open.
         :param target: where others could put a link, make the file before: ``create_empty``.
         :param watch: called again and again until the end, each time after the seconds that it
@@ -174,8 +173,8 @@ class QemuImg:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 env=_ENVIRONMENT,
-                pass_fds=passed,
                 umask=private.UMASK,
+                pass_fds=passed,
             )
         except FileNotFoundError as error:
             raise exception.StorageError(

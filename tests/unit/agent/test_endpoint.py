@@ -8,6 +8,7 @@ from unittest import mock
 import oslo_messaging as messaging
 
 from kvmdriver import exception, model
+from kvmdriver.agent import server
 from kvmdriver.agent.endpoint import Endpoint
 
 VIEW = model.InstanceView(
@@ -163,3 +164,69 @@ class EndpointTest(unittest.TestCase):
         )
         self.assertIn("instance.create.progress", self.events())
         self.assertIsNone(self.endpoint.get_progress({}, of="other"))
+
+    def test_of_many_deliveries_of_one_request_few_wait(self) -> None:
+        begun, end = threading.Event(), threading.Event()
+        self.addCleanup(end.set)
+
+        def hang(*_arguments: Any, **_named: Any) -> None:
+            begun.set()
+            end.wait()
+
+        self.driver.power_on.side_effect = hang
+        codes: list[str] = []
+        answers: list[Any] = []
+
+        def deliver() -> None:
+            try:
+                answers.append(
+                    self.endpoint.start_instance({}, instance="web", request_id="again")
+                )
+            except messaging.ExpectedException as error:
+                codes.append(error.exc_info[1].code)
+
+        threads = [threading.Thread(target=deliver) for _ in range(18)]
+        threads[0].start()
+        self.assertTrue(begun.wait(5))
+        for thread in threads[1:]:
+            thread.start()
+        while sum(thread.is_alive() for thread in threads) > 3:
+            threading.Event().wait(0.01)
+        self.assertEqual(["request_under_way"] * 15, codes)
+        end.set()
+        for thread in threads:
+            thread.join(5)
+        self.assertEqual(3, len(answers))
+        self.assertEqual(1, self.driver.power_on.call_count)
+        self.assertIsNone(
+            self.endpoint.start_instance({}, instance="web", request_id="again"),
+            "the answer is remembered for those who ask again",
+        )
+        self.assertEqual(1, self.driver.power_on.call_count)
+
+
+class LanesTest(unittest.TestCase):
+    def test_every_method_has_a_lane(self) -> None:
+        methods = [n for n in dir(Endpoint) if not n.startswith("_") and n != "target"]
+        lanes = {name: getattr(getattr(Endpoint, name), "lane", None) for name in methods}
+        self.assertEqual({"changes", "reads", "peers"}, set(lanes.values()))
+        self.assertEqual("peers", lanes["pre_live_migration"])
+        # asked while both hosts may be busy: these ask nobody else
+        for name in ("ping", "get_progress", "is_moving", "destination_state", "has_evacuated"):
+            self.assertEqual("reads", lanes[name], name)
+
+    def test_each_topic_takes_what_is_meant_for_it(self) -> None:
+        endpoint = Endpoint(mock.Mock(), mock.Mock(), mock.Mock())
+        allowed = {
+            lane: {
+                name
+                for name in ("list_instances", "start_instance", "pre_live_migration", "_once")
+                if policy().is_allowed(endpoint, name)
+            }
+            for lane, policy in server.POLICIES.items()
+        }
+        self.assertEqual({"list_instances"}, allowed["reads"])
+        self.assertEqual({"pre_live_migration"}, allowed["peers"])
+        self.assertEqual(
+            {"list_instances", "start_instance", "pre_live_migration"}, allowed["changes"]
+        )

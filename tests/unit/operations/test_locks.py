@@ -51,3 +51,55 @@ class LocksTest(unittest.TestCase):
         for thread in threads:
             thread.join(10)
             self.assertFalse(thread.is_alive())
+
+    def test_few_wait_for_one_instance(self) -> None:
+        locks = InstanceLocks(timeout=60, waiting=1)
+        waits = threading.Event()
+
+        def wait() -> None:
+            waits.set()
+            with locks.hold("a"):
+                pass
+
+        waiting = threading.Thread(target=wait)
+        with locks.hold("a"):
+            waiting.start()
+            waits.wait(5)
+            while locks._locks["a"][1] < 2:  # the other one is on its way into the line
+                threading.Event().wait(0.01)
+            with self.assertRaises(exception.InstanceBusy), locks.hold("a"):
+                self.fail("held twice")
+            with locks.hold("b"):
+                self.assertEqual(2, len(locks))
+        waiting.join(5)
+        self.assertEqual(0, len(locks))
+
+    def test_a_removal_has_the_operation_before_it_end(self) -> None:
+        locks = InstanceLocks(timeout=60, waiting=1)
+        held, end = threading.Event(), threading.Event()
+
+        def operation() -> None:
+            with locks.hold("a"):
+                held.set()
+                end.wait()
+
+        working = threading.Thread(target=operation)
+        working.start()
+        self.assertTrue(held.wait(5))
+        with locks.hold_to_remove("a", end.set):
+            self.assertTrue(end.is_set())
+        working.join(5)
+
+    def test_a_removal_that_is_not_in_the_way_of_anything_interrupts_nothing(self) -> None:
+        interrupts: list[None] = []
+        with InstanceLocks().hold_to_remove("a", lambda: interrupts.append(None)):
+            self.assertEqual([], interrupts)
+
+    def test_a_removal_does_not_wait_for_ever(self) -> None:
+        locks = InstanceLocks(timeout=0.1)
+        with (
+            locks.hold("a"),
+            self.assertRaises(exception.InstanceBusy),
+            locks.hold_to_remove("a", lambda: None, every=0.02),
+        ):
+            self.fail("held twice")
