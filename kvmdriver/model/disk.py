@@ -74,6 +74,7 @@ class Volume(Model):
     auth_secret: Uuid | None = None
     encryption_secret: Uuid | None = None
     shareable: bool = False
+    read_only: bool = False
     physical_block_size: int | None = None
     logical_block_size: int | None = None
     wwn: Identifier | None = None

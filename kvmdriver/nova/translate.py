@@ -32,7 +32,7 @@ from kvmdriver.model import (
     Watchdog,
 )
 from kvmdriver.model.layout import InstanceLayout
-from kvmdriver.nova import cpu_traits, placement, refusals
+from kvmdriver.nova import cpu_traits, placement
 from kvmdriver.nova.flavor import specs_of
 from kvmdriver.nova.node import Node
 
@@ -59,7 +59,6 @@ def translate(
         for what this host cannot give; the message names the property.
     """
     flavor = instance.flavor
-    refusals.check(flavor, image_meta)
     machine = node.machine(image_meta, instance)
     capabilities = node.capabilities(machine)
     boot = _boot(node, flavor, image_meta, layout, machine, direct_boot, has_ramdisk)
