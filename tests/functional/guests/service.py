@@ -108,6 +108,8 @@ host = {self.conf.kvm_agent.host}
 [kvm_storage]
 instances_path = {self.instances}
 image_directories = /
+image_url_networks = 127.0.0.0/8
+image_url_ports = 1-65535
 reserved_disk_mib = 16
 """
 
