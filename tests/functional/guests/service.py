@@ -118,6 +118,8 @@ virt_type = qemu
 [kvm_storage]
 instances_path = {self.instances}
 image_directories = /
+image_url_networks = 127.0.0.0/8
+image_url_ports = 1-65535
 reserved_disk_mib = 16
 """
 
