@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import select
+import signal
 import subprocess
 import sys
 from typing import Any
@@ -51,6 +52,7 @@ class Nursery:
     def __init__(self, state: str):
         self._state = state
         self.log = os.path.join(state, "agents.log")
+        self.agent: Agent | None = None
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.recovery.victim", state],
             stdin=subprocess.PIPE,
@@ -61,7 +63,10 @@ class Nursery:
 
     def start(self) -> "Agent":
         """A new agent, which has looked after what the one before it has left."""
-        return Agent(self)
+        if self.agent is not None:
+            self.agent.kill()
+        self.agent = Agent(self)
+        return self.agent
 
     def send(self, **line: Any) -> None:
         assert self._process.stdin is not None
@@ -142,6 +147,15 @@ class Agent:
                 pass
             self._ended = True
 
+    def kill(self) -> None:
+        """End the agent in whatever it is doing."""
+        if not self._ended:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+            while "ended" not in self._nursery.receive():
+                pass
+            self._ended = True
+
     def _wait_for_children(self) -> None:
         """A qemu-img of a killed agent goes on until it is done."""
         namespace.wait_for(lambda: not _of_session(self.pid), 60, 0.01)
@@ -214,7 +228,8 @@ def _be_agent(state: str, source: Any, tell: Any) -> None:
         if command["count"]:
             changes.count(command["die"])
         try:
-            answer = agent.client.ask(command["call"], HOST, **command["arguments"])
+            # not "ask", whose own timeout hides that of a request
+            answer = agent.client._call(command["call"], HOST, command["arguments"])
             changes.stop()
             tell(answer=answer)
         except exception.KVMDriverError as error:
