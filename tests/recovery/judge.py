@@ -294,6 +294,18 @@ def qemus_by_uuid() -> dict[str, int]:
     return found
 
 
+def processes_of(session: int) -> list[int]:
+    """Processes of a session that live (proc(5), fields 3 and 6 of stat)."""
+    found = []
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            with contextlib.suppress(OSError), open(f"/proc/{entry}/stat") as stat:
+                state, _parent, _group, other = stat.read().rpartition(")")[2].split()[:4]
+                if int(other) == session and state != "Z":
+                    found.append(int(entry))
+    return found
+
+
 def _taps() -> set[str]:
     """TAPs that libvirt makes for guests (it names them vnet0, vnet1, ...)."""
     return {name for name in os.listdir("/sys/class/net") if name.startswith("vnet")}

@@ -20,6 +20,7 @@ import tests.functional  # noqa: F401 it chooses the threads of oslo.service, be
 from kvmdriver import conf as options
 from kvmdriver import exception
 from tests import namespace
+from tests.recovery import judge
 from tests.recovery.changes import Changes
 
 HOST = "recovery"
@@ -111,6 +112,8 @@ class Agent:
         nursery.send(start=True)
         first = nursery.receive()
         if "pid" not in first:
+            if "ended" not in first:
+                nursery.receive()
             raise AssertionError(f"the agent did not start: {first}\n{nursery.tail()}")
         self.pid: int = first["pid"]
         self._ended = False
@@ -158,19 +161,7 @@ class Agent:
 
     def _wait_for_children(self) -> None:
         """A qemu-img of a killed agent goes on until it is done."""
-        namespace.wait_for(lambda: not _of_session(self.pid), 60, 0.01)
-
-
-def _of_session(session: int) -> list[int]:
-    """Processes of a session that live (proc(5), field 6 of stat)."""
-    found = []
-    for entry in os.listdir("/proc"):
-        if entry.isdigit():
-            with contextlib.suppress(OSError), open(f"/proc/{entry}/stat") as stat:
-                state, _parent, _group, other = stat.read().rpartition(")")[2].split()[:4]
-                if int(other) == session and state != "Z":
-                    found.append(int(entry))
-    return found
+        namespace.wait_for(lambda: not judge.processes_of(self.pid), 60, 0.01)
 
 
 # The other side
