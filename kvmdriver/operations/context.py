@@ -147,6 +147,10 @@ class Context:
             self.evacuated.update((record.instance.uuid, h) for h in record.evacuated_from)
             self.migrations.activity.set()
 
+    def question(self) -> contextlib.AbstractContextManager[None]:
+        """For what changes nothing: libvirt answers in the time configured for that, or fails."""
+        return self.hypervisor.connection.within(self.conf.kvm.read_timeout)
+
     def known(self, name_or_uuid: str) -> tuple[Domain, Record] | None:
         """An instance of ours and its record, or None where there is none."""
         domain = self.hypervisor.find(name_or_uuid)

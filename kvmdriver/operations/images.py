@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable
 
 from kvmdriver import exception
-from kvmdriver.hypervisor.record import Record
+from kvmdriver.hypervisor.record import Record, TaskName
 from kvmdriver.model import CachedImageView, Instance
 from kvmdriver.operations.context import Context
 from kvmdriver.storage import description as descriptions
@@ -51,6 +51,7 @@ def prune(
     :returns: the names of what was removed.
     :raises kvmdriver.exception.ImageNotFound: the cache has no file of that name.
     :raises kvmdriver.exception.ImageInUse: an instance uses it.
+    :raises kvmdriver.exception.InstanceBusy: an instance is moving here, and may use it.
     """
     if unused == bool(names):
         raise exception.InvalidRequest(
@@ -68,6 +69,13 @@ def prune(
                 remedy="list them with: kvmdriver image cache list",
             )
     records = _records(context)
+    coming = _coming(records)
+    if coming is not None:
+        raise exception.InstanceBusy(
+            "an instance is moving to this host: which images it uses shows when its disks are here",
+            instance=coming,
+            remedy="wait until it has come: kvmdriver server migration list",
+        )
     used = _users(context, records)
     busy = any(record.task is not None for record in records)
     kept = {name for name in entries if used.get(name) or (busy and entries[name].is_fresh())}
@@ -107,8 +115,8 @@ def _evict(context: Context) -> list[str]:
     if not any(_has_to_go(entry, size > most, oldest) for entry in entries):
         return []
     records = _records(context)
-    if any(record.task and record.task.migration for record in records):
-        return []  # the disks that are to come name their images when they are here
+    if _coming(records) is not None:
+        return []
     used = _users(context, records)
     removed = []
     for entry in entries:
@@ -131,6 +139,12 @@ def _has_to_go(entry: CacheEntry, too_much: bool, oldest: float) -> bool:
 def _records(context: Context) -> list[Record]:
     found = (context.record(summary.uuid) for summary in context.hypervisor.summaries())
     return [record for record in found if record is not None]
+
+
+def _coming(records: Iterable[Record]) -> str | None:
+    """An instance that moves to this host, and whose disks cannot be looked at yet."""
+    names = (r.instance.name for r in records if r.task and r.task.name == TaskName.INCOMING)
+    return next(names, None)
 
 
 def _users(context: Context, records: Iterable[Record]) -> dict[str, set[str]]:

@@ -129,7 +129,8 @@ def shut_down(
     with hypervisor.events.expect(domain.uuid, kind, "stopped", "crashed") as expected:
         while (left := deadline - time.monotonic()) > 0:
             try:
-                press()
+                with hypervisor.connection.within(left):
+                    press()
             except exception.InvalidState:
                 return not domain.is_active() if kind == "stopped" else False
             except exception.InstanceUnresponsive:

@@ -16,7 +16,7 @@ from oslo_concurrency import lockutils
 from kvmdriver import exception
 from kvmdriver.model import FileImage, Image
 from kvmdriver.progress import Progress, ignore
-from kvmdriver.storage import fetch, image_source, inspect
+from kvmdriver.storage import fetch, image_source, inspect, private
 from kvmdriver.storage.copy import copy_into, remove_file, write_error
 from kvmdriver.storage.image_source import ImageSource
 from kvmdriver.storage.qemu_img import QemuImg
@@ -26,8 +26,6 @@ from kvmdriver.storage.turns import Turns
 LOG = logging.getLogger(__name__)
 
 _MIB = 1024 * 1024
-# for QEMU's group, which libvirt gives files that guests use; never for everybody
-_MODE = 0o640
 # After get() an image stays for so many seconds: time to make a disk over it, which then protects it.
 _FRESH = 600
 # Before the name of a file that another host has sent for one instance. What it was made from cannot
@@ -444,7 +442,7 @@ class ImageCache:
             write(part.path)
             descriptor = inspect.open_regular(part.path, follow=False)
             try:
-                os.fchmod(descriptor, _MODE)
+                os.fchmod(descriptor, private.MODE)
                 yield _Part(part.path, descriptor)
             finally:
                 os.close(descriptor)
@@ -457,9 +455,8 @@ class ImageCache:
         """
         os.makedirs(self.directory, mode=0o711, exist_ok=True)
         path = os.path.join(self.directory, f".{uuid.uuid4()}.part")
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
-            descriptor = os.open(path, flags, _MODE)
+            descriptor = private.create(path)
         except OSError as error:
             raise write_error(error, path) from None
         try:

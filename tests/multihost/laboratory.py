@@ -220,7 +220,7 @@ class Host:
                 "keepalive_interval = 2\n"
                 f"[kvm_agent]\nhost = {self.name}\ncall_monitor_timeout = 4\n"
                 f"[kvm_storage]\ninstances_path = {instances_path or self.local_storage}\n"
-                "image_directories = /\nreserved_disk_mib = 16\n"
+                "image_directories = /\nreserved_disk_mib = 16\nimage_url_ports = 1-65535\n"
                 f"[kvm_migration]\n{lines}"
             )
 

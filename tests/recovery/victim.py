@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import select
+import signal
 import subprocess
 import sys
 from typing import Any
@@ -19,6 +20,7 @@ import tests.functional  # noqa: F401 it chooses the threads of oslo.service, be
 from kvmdriver import conf as options
 from kvmdriver import exception
 from tests import namespace
+from tests.recovery import judge
 from tests.recovery.changes import Changes
 
 HOST = "recovery"
@@ -51,6 +53,7 @@ class Nursery:
     def __init__(self, state: str):
         self._state = state
         self.log = os.path.join(state, "agents.log")
+        self.agent: Agent | None = None
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.recovery.victim", state],
             stdin=subprocess.PIPE,
@@ -61,7 +64,10 @@ class Nursery:
 
     def start(self) -> "Agent":
         """A new agent, which has looked after what the one before it has left."""
-        return Agent(self)
+        if self.agent is not None:
+            self.agent.kill()
+        self.agent = Agent(self)
+        return self.agent
 
     def send(self, **line: Any) -> None:
         assert self._process.stdin is not None
@@ -106,6 +112,8 @@ class Agent:
         nursery.send(start=True)
         first = nursery.receive()
         if "pid" not in first:
+            if "ended" not in first:
+                nursery.receive()
             raise AssertionError(f"the agent did not start: {first}\n{nursery.tail()}")
         self.pid: int = first["pid"]
         self._ended = False
@@ -142,21 +150,18 @@ class Agent:
                 pass
             self._ended = True
 
+    def kill(self) -> None:
+        """End the agent in whatever it is doing."""
+        if not self._ended:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+            while "ended" not in self._nursery.receive():
+                pass
+            self._ended = True
+
     def _wait_for_children(self) -> None:
         """A qemu-img of a killed agent goes on until it is done."""
-        namespace.wait_for(lambda: not _of_session(self.pid), 60, 0.01)
-
-
-def _of_session(session: int) -> list[int]:
-    """Processes of a session that live (proc(5), field 6 of stat)."""
-    found = []
-    for entry in os.listdir("/proc"):
-        if entry.isdigit():
-            with contextlib.suppress(OSError), open(f"/proc/{entry}/stat") as stat:
-                state, _parent, _group, other = stat.read().rpartition(")")[2].split()[:4]
-                if int(other) == session and state != "Z":
-                    found.append(int(entry))
-    return found
+        namespace.wait_for(lambda: not judge.processes_of(self.pid), 60, 0.01)
 
 
 # The other side
@@ -214,7 +219,8 @@ def _be_agent(state: str, source: Any, tell: Any) -> None:
         if command["count"]:
             changes.count(command["die"])
         try:
-            answer = agent.client.ask(command["call"], HOST, **command["arguments"])
+            # not "ask", whose own timeout hides that of a request
+            answer = agent.client._call(command["call"], HOST, command["arguments"])
             changes.stop()
             tell(answer=answer)
         except exception.KVMDriverError as error:

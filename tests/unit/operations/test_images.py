@@ -91,7 +91,7 @@ class ImagesTest(unittest.TestCase):
             host="other",
             host_uuid=HERE,
             instance=other,
-            digest="",
+            digest="d",
             autostart=False,
             definition="<domain/>",
         )
@@ -180,6 +180,9 @@ class ImagesTest(unittest.TestCase):
         task = Task(name="immigrate", owner=Owner.current(), migration=migration)
         self.known(task=task)
         self.assertEqual([], images.evict(self.context))
+        with self.assertRaises(exception.InstanceBusy):
+            images.prune(self.context, unused=True)
+        self.assertEqual(["old"], self.names())
 
     def test_nothing_goes_when_the_users_cannot_be_seen(self) -> None:
         self.cached("old")
