@@ -62,11 +62,14 @@ class Nursery:
             bufsize=0,
         )
 
-    def start(self) -> "Agent":
-        """A new agent, which has looked after what the one before it has left."""
+    def start(self, *, die_after: int | None = None) -> "Agent":
+        """A new agent, which has looked after what the one before it has left.
+
+        :param die_after: kill it right after that change that it makes in doing so.
+        """
         if self.agent is not None:
             self.agent.kill()
-        self.agent = Agent(self)
+        self.agent = Agent(self, die_after)
         return self.agent
 
     def send(self, **line: Any) -> None:
@@ -107,16 +110,18 @@ class Nursery:
 class Agent:
     """One agent, in a session of its own."""
 
-    def __init__(self, nursery: Nursery):
+    def __init__(self, nursery: Nursery, die_after: int | None = None):
         self._nursery = nursery
-        nursery.send(start=True)
-        first = nursery.receive()
-        if "pid" not in first:
-            if "ended" not in first:
+        nursery.send(start=True, die=die_after)
+        line = nursery.receive()
+        while "change" in line:
+            line = nursery.receive()
+        self.pid: int = line.get("pid", 0)
+        self._ended = "ended" in line
+        if not self.pid and not (self._ended and die_after):
+            if not self._ended:
                 nursery.receive()
-            raise AssertionError(f"the agent did not start: {first}\n{nursery.tail()}")
-        self.pid: int = first["pid"]
-        self._ended = False
+            raise AssertionError(f"the agent did not start: {line}\n{nursery.tail()}")
 
     def call(
         self, method: str, *, die_after: int | None = None, count: bool = False, **arguments: Any
@@ -177,12 +182,12 @@ def _serve(state: str) -> None:
     def tell(**line: Any) -> None:
         os.write(answers, json.dumps(line).encode() + b"\n")
 
-    while source.readline():
+    while line := source.readline():
         pid = os.fork()
         if pid == 0:
             os.setsid()
             try:
-                _be_agent(state, source, tell)
+                _be_agent(state, json.loads(line)["die"], source, tell)
             except exception.KVMDriverError as error:
                 tell(error=error.to_dict())
             except BaseException:
@@ -192,7 +197,7 @@ def _serve(state: str) -> None:
         tell(ended=os.waitstatus_to_exitcode(status))
 
 
-def _be_agent(state: str, source: Any, tell: Any) -> None:
+def _be_agent(state: str, die_after: int | None, source: Any, tell: Any) -> None:
     from oslo_config import cfg
 
     from kvmdriver.agent.local import LocalAgent
@@ -210,7 +215,10 @@ def _be_agent(state: str, source: Any, tell: Any) -> None:
         ("kvm_agent", "host", HOST),
     ):
         conf.set_override(name, value, group)
+    if die_after is not None:
+        changes.count(die_after)
     agent = LocalAgent(conf, quiet=True)
+    changes.stop()
     tell(pid=os.getpid())
     while line := source.readline():
         command = json.loads(line)
