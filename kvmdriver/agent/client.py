@@ -28,6 +28,7 @@ from kvmdriver import exception
 from kvmdriver.agent.caller import OnProgress
 from kvmdriver.agent.migration_calls import MigrationCalls
 from kvmdriver.model import (
+    CachedImageView,
     CheckView,
     CpuComparison,
     CpuView,
@@ -71,12 +72,26 @@ class ComputeAPI(MigrationCalls):
         return InstanceView.model_validate(answer)
 
     def terminate_instance(
-        self, instance: str, *, keep_disks: bool = False, host: str | None = None
+        self,
+        instance: str,
+        *,
+        keep_disks: bool = False,
+        if_exists: bool = True,
+        host: str | None = None,
     ) -> tuple[str, ...]:
-        """Remove an instance; the paths of kept disks."""
+        """Remove an instance; the paths of kept disks.
+
+        :param if_exists: an instance that does not exist is no error, so that a request may be sent
+            again; the agent has nothing to do then.
+        :raises kvmdriver.exception.InstanceNotFound: there is none, and ``if_exists`` is False.
+        """
         answer = self._change(
             "terminate_instance", host, None, instance=instance, keep_disks=keep_disks
         )
+        if not if_exists and not answer.get("found", True):
+            raise exception.InstanceNotFound(
+                f"there is no instance {instance!r}", field="instance", instance=instance
+            )
         return tuple(answer["kept"])
 
     def clone_instance(
@@ -222,6 +237,20 @@ class ComputeAPI(MigrationCalls):
 
     def detach_interface(self, instance: str, mac: str, *, host: str | None = None) -> None:
         self._change("detach_interface", host, None, instance=instance, mac=mac)
+
+    # Images
+
+    def list_cached_images(self, *, host: str | None = None) -> list[CachedImageView]:
+        """The files of a host's image cache, and the instances that use them."""
+        rows = self._read("list_cached_images", host)
+        return [CachedImageView.model_validate(row) for row in rows]
+
+    def prune_image_cache(
+        self, names: Sequence[str] = (), *, unused: bool = False, host: str | None = None
+    ) -> tuple[str, ...]:
+        """Remove images from the cache, or all that no instance uses; their names."""
+        answer = self._change("prune_image_cache", host, None, names=list(names), unused=unused)
+        return tuple(answer["removed"])
 
     # Consoles
 

@@ -29,7 +29,8 @@ class Endpoint(MigrationMethods):
 
     @changes(requests.TerminateInstance, "delete")
     def terminate_instance(self, request: requests.TerminateInstance, call: Call) -> Any:
-        return {"kept": self._driver.destroy(request.instance, keep_disks=request.keep_disks)}
+        kept = self._driver.destroy(request.instance, keep_disks=request.keep_disks)
+        return {"found": kept is not None, "kept": kept or ()}
 
     @changes(requests.CloneInstance, "clone")
     def clone_instance(self, request: requests.CloneInstance, call: Call) -> Any:
@@ -136,6 +137,16 @@ class Endpoint(MigrationMethods):
     @changes(requests.DetachInterface, "detach_interface")
     def detach_interface(self, request: requests.DetachInterface, call: Call) -> Any:
         self._driver.detach_interface(request.instance, request.mac, request_id=call.request_id)
+
+    # Images
+
+    @reads(requests.Empty)
+    def list_cached_images(self, request: requests.Empty) -> Any:
+        return self._driver.list_cached_images()
+
+    @changes(requests.PruneImageCache, "prune_image_cache")
+    def prune_image_cache(self, request: requests.PruneImageCache, call: Call) -> Any:
+        return {"removed": self._driver.prune_image_cache(request.names, unused=request.unused)}
 
     # Consoles
 

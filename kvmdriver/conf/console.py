@@ -23,6 +23,15 @@ port is closed.
 """,
     ),
     cfg.IntOpt(
+        "max_consoles",
+        default=64,
+        min=1,
+        help="""
+Most serial consoles that are open or waited for at the same time on this host. Each that is open
+takes a thread and a socket; further requests are refused.
+""",
+    ),
+    cfg.IntOpt(
         "log_kib",
         default=100,
         min=1,

@@ -114,7 +114,7 @@ def disk_element(disk: Disk, *, boot_order: int | None = None) -> etree._Element
     elif volume is not None:
         _add_volume(node, volume)
     add(node, "target", dev=disk.name, bus=disk.bus)
-    if disk.device == "cdrom":
+    if disk.device == "cdrom" or (volume is not None and volume.read_only):
         add(node, "readonly")
     if volume is not None and volume.shareable:
         add(node, "shareable")

@@ -8,6 +8,7 @@ import dataclasses
 import fcntl
 import grp
 import importlib.util
+import logging
 import os
 import shutil
 import tempfile
@@ -27,6 +28,8 @@ from kvmdriver.model import CheckView
 # Below the first a host does not work, below the second it will not with the next release.
 MINIMUM_LIBVIRT, NEXT_LIBVIRT = (7, 0, 0), (8, 0, 0)
 MINIMUM_QEMU, NEXT_QEMU = (5, 2, 0), (6, 2, 0)
+
+LOG = logging.getLogger(__name__)
 
 _FICLONE = 0x40049409  # linux/fs.h
 _SLOW_MS = 1000
@@ -341,10 +344,22 @@ def systems(_host: Host) -> Result:
 
 
 def nova(_host: Host) -> Result:
-    """Nova loads drivers from its own package only: our shim must lie in there."""
-    if importlib.util.find_spec("nova") is None:
+    """Nova loads drivers from its own package only: our shim must lie in there.
+
+    A ``nova`` without ``__init__.py`` is not Nova but a directory that holds nothing else than the
+    shim: a checkout of kvmdriver, or its own installation.
+    """
+    spec = importlib.util.find_spec("nova")
+    if spec is None or spec.origin is None:
         return ok("not installed here")
-    if importlib.util.find_spec("nova.virt.kvmdriver") is None:
+    try:
+        shim = importlib.util.find_spec("nova.virt.kvmdriver")
+    except Exception as error:  # whatever the import of nova and nova.virt may raise
+        return fail(
+            f"nova is installed as {spec.origin}, but cannot be imported: {error}",
+            "repair nova's installation until this works: python3 -c 'import nova.virt'",
+        )
+    if shim is None:
         return fail(
             "nova-compute cannot import nova.virt.kvmdriver",
             "install kvmdriver into nova's own environment, not editable, or link the file "
@@ -389,6 +404,9 @@ def run(conf: cfg.ConfigOpts, hypervisor: Hypervisor, sysroot: str = "/") -> lis
             result, found, remedy = "fail", error.message, error.remedy or ""
         except OSError as error:
             result, found, remedy = "fail", str(error), ""
+        except Exception as error:  # one check that breaks must not hide the others
+            LOG.debug("the check of %s broke", name, exc_info=True)
+            result, found, remedy = "fail", f"{type(error).__name__}: {error}", ""
         lines.append(
             CheckView.model_validate(
                 {"name": name, "result": result, "found": found, "remedy": remedy}

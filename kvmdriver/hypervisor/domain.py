@@ -138,6 +138,11 @@ class Domain:
     def has_managed_save(self) -> bool:
         return bool(self._call(self._raw.hasManagedSaveImage, 0))
 
+    def remove_managed_save(self) -> None:
+        """Throw saved memory away; the next start boots. No error when there is none."""
+        if self.has_managed_save():
+            self._call(self._raw.managedSaveRemove, 0)
+
     def undefine(self, *, keep_nvram: bool = False) -> None:
         """Forget the domain, with its saved memory, NVRAM, snapshots and checkpoints' metadata."""
         self._ask(

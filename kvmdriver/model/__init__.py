@@ -45,6 +45,7 @@ from kvmdriver.model.tuning import (
 )
 from kvmdriver.model.view import (
     Address,
+    CachedImageView,
     CheckView,
     CpuComparison,
     CpuModelView,
@@ -68,6 +69,7 @@ __all__ = [
     "ConfigDrive",
     "Consoles",
     "Cpu",
+    "CachedImageView",
     "CheckView",
     "CpuCache",
     "CpuComparison",

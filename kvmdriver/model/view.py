@@ -117,6 +117,16 @@ class HostView(Model):
     orphans: tuple[str, ...] = ()
 
 
+class CachedImageView(Model):
+    """A file of the image cache: sizes in MiB, as a guest sees it and on disk; time in UTC."""
+
+    name: str
+    size_mib: int
+    disk_mib: int
+    last_used: str
+    used_by: tuple[str, ...] = ()
+
+
 class OsView(Model):
     """An operating system that libosinfo knows."""
 

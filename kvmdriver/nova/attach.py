@@ -4,6 +4,7 @@ import os
 from typing import Any
 
 from nova import exception as nova_exception
+from nova.network import model as network_model
 from nova.objects.instance import Instance as NovaInstance
 from os_brick import exception as brick_exception
 from oslo_log import log as logging
@@ -13,7 +14,7 @@ from kvmdriver.definition.disks import disk_element, free_name
 from kvmdriver.definition.nics import nic_element
 from kvmdriver.hypervisor import xml
 from kvmdriver.hypervisor.domain import Domain
-from kvmdriver.nova import block_devices, nics, vifs, volumes
+from kvmdriver.nova import block_devices, demands, nics, vifs, volumes
 from kvmdriver.nova.block_devices import Slot
 from kvmdriver.nova.node import Node
 from kvmdriver.operations import attach as operations
@@ -34,35 +35,34 @@ def attach_volume(
 ) -> None:
     """Connect a volume and plug it in, into the running guest as well.
 
-    :raises nova.exception.VolumeEncryptionNotSupported: the volume is encrypted by the host.
+    :param encryption: what Cinder says of a volume that the host is to decrypt, else empty.
+    :raises kvmdriver.exception.Unsupported: the volume is encrypted, or in use by another server
+        of this host; nothing was connected.
     """
-    if encryption:
-        raise nova_exception.VolumeEncryptionNotSupported(
-            volume_type=connection_info.get("driver_volume_type"),
-            volume_id=connection_info.get("serial"),
-        )
-    with node.locks.hold(instance.uuid), undo_on_failure() as undo:
+    machine = node.machine(instance.image_meta, instance)
+    device = device_type or "disk"
+    name = block_devices.bare(mountpoint) or ""
+    bus = disk_bus or block_devices.bus_of_name(name)
+    slot = Slot(
+        name=name,
+        bus=block_devices.bus_of(bus, instance.image_meta, device, machine),
+        device=device,
+        volume={"connection_info": connection_info},
+    )
+    wanted = demands.of_connection(connection_info, slot, encryption)
+    demands.check_volumes([wanted])
+    with (
+        node.locks.hold(instance.uuid),
+        node.volume_users.reserved(node.hypervisor, instance.uuid, [wanted]),
+        undo_on_failure() as undo,
+    ):
         domain = node.domain(instance)
         volumes.connect(node, connection_info)
-        undo.add(_disconnect, node, connection_info)
-        machine = node.machine(instance.image_meta, instance)
-        device = device_type or "disk"
-        name = block_devices.bare(mountpoint) or ""
-        wanted = disk_bus or block_devices.bus_of_name(name)
-        slot = Slot(
-            name=name,
-            bus=block_devices.bus_of(wanted, instance.image_meta, device, machine),
-            device=device,
-            volume={"connection_info": connection_info},
-        )
+        undo.add(volumes.disconnect, node, connection_info, instance.uuid)
         disk = volumes.to_model(node, slot)
         live = domain.is_active()
         operations.ensure_scsi_controller(domain, disk, live)
         domain.attach(disk_element(disk), live=live, config=True)
-
-
-def _disconnect(node: Node, connection_info: dict[str, Any]) -> None:
-    volumes.disconnect(node, connection_info)
 
 
 def detach_volume(
@@ -77,7 +77,7 @@ def detach_volume(
     if domain is not None:
         _detach(node, domain, f"devices/disk[target[@dev='{name}']]", mountpoint)
     try:
-        volumes.disconnect(node, connection_info)
+        volumes.disconnect(node, connection_info, instance.uuid)
     except brick_exception.VolumeDeviceNotFound as error:
         LOG.warning("the volume was gone already: %s", error, instance=instance)
 
@@ -103,7 +103,9 @@ def extend_volume(
     """Show a running guest the new size of a volume.
 
     :param requested_size: bytes; what counts is the size that the host finds.
+    :raises kvmdriver.exception.Unsupported: the volume is encrypted; the guest keeps the old size.
     """
+    demands.check_volumes([demands.of_connection(connection_info, Slot(name="-", bus="virtio"))])
     size = volumes.extend(node, connection_info, requested_size)
     domain = node.domain(instance)
     if not domain.is_active():
@@ -131,6 +133,8 @@ def swap_volume(
 
     :param resize_to: GiB of the new volume where it is larger, else 0.
     :raises kvmdriver.exception.InvalidState: the guest does not run.
+    :raises kvmdriver.exception.Unsupported: one of the volumes is encrypted, or the new one in use
+        by another server of this host; nothing was connected.
     :raises kvmdriver.exception.StorageError: the copy failed; the guest keeps the old volume.
     """
     name = block_devices.bare(mountpoint) or ""
@@ -143,25 +147,30 @@ def swap_volume(
             instance=instance.uuid,
             remedy="start the server first",
         )
-    with undo_on_failure() as undo:
+    before = next(
+        (
+            disk
+            for disk in domain.xml(inactive=True).iterfind("devices/disk")
+            if xml.attribute(disk, "target", "dev") == name
+        ),
+        None,
+    )
+    if before is None:
+        raise nova_exception.DiskNotFound(location=mountpoint)
+    slot = Slot(
+        name=name,
+        bus=xml.attribute(before, "target", "bus"),
+        device=before.get("device", "disk"),
+        volume={"connection_info": new_connection_info},
+    )
+    wanted = demands.of_connection(new_connection_info, slot)
+    demands.check_volumes([demands.of_connection(old_connection_info, slot), wanted])
+    with (
+        node.volume_users.reserved(node.hypervisor, instance.uuid, [wanted]),
+        undo_on_failure() as undo,
+    ):
         volumes.connect(node, new_connection_info)
-        undo.add(_disconnect, node, new_connection_info)
-        before = next(
-            (
-                disk
-                for disk in domain.xml(inactive=True).iterfind("devices/disk")
-                if xml.attribute(disk, "target", "dev") == name
-            ),
-            None,
-        )
-        if before is None:
-            raise nova_exception.DiskNotFound(location=mountpoint)
-        slot = Slot(
-            name=name,
-            bus=xml.attribute(before, "target", "bus"),
-            device=before.get("device", "disk"),
-            volume={"connection_info": new_connection_info},
-        )
+        undo.add(volumes.disconnect, node, new_connection_info, instance.uuid)
         disk = volumes.to_model(node, slot)
         after = disk_element(disk)
         if resize_to and disk.volume and disk.volume.type == "file":
@@ -175,7 +184,7 @@ def swap_volume(
         domain.attach(after, live=False, config=True)
         if resize_to:
             domain.resize_block(name, resize_to * 1024**3)
-    volumes.disconnect(node, old_connection_info)
+    volumes.disconnect(node, old_connection_info, instance.uuid)
 
 
 def attach_interface(node: Node, instance: NovaInstance, image_meta: Any, vif: Any) -> None:
@@ -196,12 +205,27 @@ def detach_interface(node: Node, instance: NovaInstance, vif: Any) -> None:
     domain = node.hypervisor.find(instance.uuid)
     if domain is not None:
         mac = vif["address"].lower()
-        path = f"devices/interface[mac[@address='{mac}']]"
+        path = _interface_path(vif)
         try:
             _detach(node, domain, path, f"interface {mac}")
         except nova_exception.DeviceDetachFailed as error:
             raise nova_exception.InterfaceDetachFailed(instance_uuid=instance.uuid) from error
     vifs.unplug(node, instance, vif)
+
+
+def _interface_path(vif: Any) -> str:
+    """Where an interface is in a definition: by its MAC, or by its PCI address where it has none.
+
+    A whole network card (vnic type direct-physical) is a ``<hostdev>``, which has no MAC.
+    """
+    if vif["type"] not in (network_model.VIF_TYPE_HOSTDEV, network_model.VIF_TYPE_IB_HOSTDEV):
+        return f"devices/interface[mac[@address='{vif['address'].lower()}']]"
+    domain, bus, rest = vif["profile"]["pci_slot"].split(":")
+    slot, function = rest.split(".")
+    names = {"domain": domain, "bus": bus, "slot": slot, "function": function}
+    # libvirt writes these as 0x0000, 0x81, 0x00 and 0x0, with as many digits as PCI does
+    wanted = " and ".join(f"@{name}='0x{value.lower()}'" for name, value in names.items())
+    return f"devices/hostdev[source/address[{wanted}]]"
 
 
 def next_device_name(node: Node, instance: NovaInstance, bdms: Any, block_device: Any) -> str:

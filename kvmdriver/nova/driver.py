@@ -157,6 +157,8 @@ class NovaDriver(Moves):
             network_info=network_info or [],
             block_device_info=block_device_info,
             power_on=power_on,
+            allocations=allocations,
+            accel_info=accel_info,
         )
 
     def destroy(
@@ -214,6 +216,8 @@ class NovaDriver(Moves):
             network_info,
             block_device_info,
             soft=reboot_type == "SOFT",
+            accel_info=accel_info,
+            share_info=share_info,
         )
 
     def pause(self, instance: Any) -> None:
@@ -233,7 +237,7 @@ class NovaDriver(Moves):
         block_device_info: Any = None,
         share_info: Any = None,
     ) -> None:
-        lifecycle.resume(self.node, instance, network_info, block_device_info)
+        lifecycle.resume(self.node, instance, network_info, block_device_info, share_info)
 
     def resume_state_on_host_boot(
         self,
@@ -245,7 +249,14 @@ class NovaDriver(Moves):
     ) -> None:
         domain = self.node.hypervisor.find(instance.uuid)
         if domain is None or not domain.is_active():
-            lifecycle.hard_reboot(self.node, context, instance, network_info, block_device_info)
+            lifecycle.hard_reboot(
+                self.node,
+                context,
+                instance,
+                network_info,
+                block_device_info,
+                share_info=share_info,
+            )
 
     def power_off(self, instance: Any, timeout: int = 0, retry_interval: int = 0) -> None:
         lifecycle.power_off(self.node, instance, timeout, retry_interval)
@@ -259,7 +270,15 @@ class NovaDriver(Moves):
         accel_info: Any = None,
         share_info: Any = None,
     ) -> None:
-        lifecycle.hard_reboot(self.node, context, instance, network_info, block_device_info)
+        lifecycle.hard_reboot(
+            self.node,
+            context,
+            instance,
+            network_info,
+            block_device_info,
+            accel_info=accel_info,
+            share_info=share_info,
+        )
 
     def trigger_crash_dump(self, instance: Any) -> None:
         try:
@@ -285,10 +304,11 @@ class NovaDriver(Moves):
             image_meta,
             rescue_password,
             block_device_info,
+            share_info,
         )
 
     def unrescue(self, context: Any, instance: Any) -> None:
-        rescue.unrescue(self.node, instance)
+        rescue.unrescue(self.node, context, instance)
 
     # Images
 
@@ -345,6 +365,17 @@ class NovaDriver(Moves):
         self, context: Any, connection_info: Any, instance: Any, requested_size: int
     ) -> None:
         attach.extend_volume(self.node, connection_info, instance, requested_size)
+
+    # Shares: a server that has one is refused by name where it is started
+
+    def mount_share(self, context: Any, instance: Any, share_mapping: Any) -> None:
+        """Nothing to mount. An error here would put the server into the state ERROR."""
+
+    def umount_share(self, context: Any, instance: Any, share_mapping: Any) -> bool:
+        return False
+
+    def is_share_mounted(self, share_mapping: Any) -> bool:
+        return False
 
     def get_volume_connector(self, instance: Any) -> dict[str, Any]:
         return volumes.host_connector(self.node)

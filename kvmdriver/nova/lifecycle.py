@@ -16,7 +16,15 @@ from oslo_log import log as logging
 
 from kvmdriver import exception
 from kvmdriver.hypervisor.domain import Domain
-from kvmdriver.nova import block_devices, definition, device_metadata, disks, vifs, volumes
+from kvmdriver.nova import (
+    block_devices,
+    definition,
+    demands,
+    device_metadata,
+    disks,
+    vifs,
+    volumes,
+)
 from kvmdriver.nova.block_devices import Slot
 from kvmdriver.nova.node import Node
 from kvmdriver.operations import power
@@ -37,13 +45,26 @@ def spawn(
     network_info: Any,
     block_device_info: dict[str, Any] | None,
     power_on: bool = True,
+    allocations: Any = None,
+    accel_info: Any = None,
 ) -> None:
-    """Make an instance and start it; nothing is left of it when that fails."""
+    """Make an instance and start it; nothing is left of it when that fails.
+
+    :raises kvmdriver.exception.Unsupported: the server asks for what this driver does not have;
+        nothing was connected or made.
+    """
     machine = node.machine(image_meta, instance)
     slots = block_devices.plan(instance, image_meta, block_device_info, machine)
+    wanted = demands.of_server(node, instance, slots)
+    demands.check(
+        node, instance, image_meta, wanted, allocations=allocations, accel_info=accel_info
+    )
     # files that were there before (an evacuation on shared storage) are not ours to remove
     fresh = not os.path.isdir(node.layout(instance).directory)
-    with undo_on_failure() as undo:
+    with (
+        node.volume_users.reserved(node.hypervisor, instance.uuid, wanted),
+        undo_on_failure() as undo,
+    ):
         undo.add(remove if fresh else undefine, node, instance)
         undo.add(release_volumes, node, instance, block_device_info)
         undo.add(vifs.unplug_all, node, instance, network_info)
@@ -131,7 +152,7 @@ def release_volumes(
         if not connection_info:
             continue
         try:
-            volumes.disconnect(node, connection_info, force=force)
+            volumes.disconnect(node, connection_info, instance.uuid, force=force)
         except Exception:
             if not ignore_errors:
                 raise
@@ -210,11 +231,21 @@ def reboot(
     block_device_info: dict[str, Any] | None,
     *,
     soft: bool,
+    accel_info: Any = None,
+    share_info: Any = None,
 ) -> None:
     """Soft: the guest shuts down and starts again. Hard, or where it does not: off and on."""
     if soft and soft_reboot(node, instance):
         return
-    hard_reboot(node, context, instance, network_info, block_device_info)
+    hard_reboot(
+        node,
+        context,
+        instance,
+        network_info,
+        block_device_info,
+        accel_info=accel_info,
+        share_info=share_info,
+    )
 
 
 def soft_reboot(node: Node, instance: NovaInstance) -> bool:
@@ -235,23 +266,56 @@ def hard_reboot(
     network_info: Any,
     block_device_info: dict[str, Any] | None,
     *,
-    image_meta: ImageMeta | None = None,
     power_on: bool = True,
+    accel_info: Any = None,
+    share_info: Any = None,
 ) -> None:
-    """Switch off, define anew from what nova knows, start: mends almost everything."""
-    image_meta = image_meta or instance.image_meta
-    destroy(node, instance)
-    undefine(node, instance, keep_nvram=True)
-    connect_volumes(node, block_device_info)
+    """Switch off, define again from what nova knows, start: mends almost everything.
+
+    Everything is checked, connected and built while the guest still runs. A failure up to the
+    moment when libvirt has accepted the new definition leaves guest and definition as they were.
+
+    :raises kvmdriver.exception.Unsupported: the server asks for what this driver does not have.
+    """
+    image_meta = instance.image_meta
     machine = node.machine(image_meta, instance)
     slots = block_devices.plan(instance, image_meta, block_device_info, machine)
-    root = definition.build(node, context, instance, image_meta, slots, network_info)
-    disks.require_files(node, context, instance, slots)
-    layout = node.layout(instance)
-    if instance.kernel_id:
-        disks.make_boot_files(node, context, layout, instance.kernel_id, instance.ramdisk_id)
-    restore_config_drive(node, context, instance, slots, network_info)
-    launch(node, instance, root, network_info, power_on=power_on, wait_for_neutron=False)
+    wanted = demands.of_server(node, instance, slots)
+    demands.check(node, instance, image_meta, wanted, accel_info=accel_info, share_info=share_info)
+    with node.volume_users.reserved(node.hypervisor, instance.uuid, wanted):
+        connect_volumes(node, block_device_info)
+        root = definition.build(node, context, instance, image_meta, slots, network_info)
+        disks.require_files(node, context, instance, slots)
+        layout = node.layout(instance)
+        if instance.kernel_id:
+            disks.make_boot_files(node, context, layout, instance.kernel_id, instance.ramdisk_id)
+        restore_config_drive(node, context, instance, slots, network_info)
+        relaunch(node, instance, root, network_info, power_on=power_on)
+
+
+def relaunch(
+    node: Node,
+    instance: NovaInstance,
+    root: etree._Element,
+    network_info: Any,
+    *,
+    power_on: bool = True,
+) -> Domain:
+    """Give an instance another definition, switch it off and start it with that one.
+
+    libvirt sees the new definition while the guest still runs with the old one. What libvirt does
+    not accept changes nothing, and a guest that cannot be switched off gets its old one back.
+    """
+    with node.locks.hold(instance.uuid), undo_on_failure() as undo:
+        domain = node.hypervisor.find(instance.uuid)
+        if domain is not None:
+            before = domain.xml(inactive=True, secure=True)
+            node.hypervisor.define(root)
+            undo.add(node.hypervisor.define, before)
+            domain.destroy()
+            # a start would restore it instead of booting
+            domain.remove_managed_save()
+    return launch(node, instance, root, network_info, power_on=power_on, wait_for_neutron=False)
 
 
 def restore_config_drive(
@@ -290,10 +354,21 @@ def resume(
     instance: NovaInstance,
     network_info: Any,
     block_device_info: dict[str, Any] | None,
+    share_info: Any = None,
 ) -> None:
-    """Bring a suspended instance back."""
-    connect_volumes(node, block_device_info)
+    """Bring a suspended instance back, with the definition that it had.
+
+    :raises kvmdriver.exception.Unsupported: that definition would not give the guest what its
+        volumes hold; nothing was connected or started.
+    """
     domain = node.domain(instance)
+    image_meta = instance.image_meta
+    slots = block_devices.plan(
+        instance, image_meta, block_device_info, node.machine(image_meta, instance)
+    )
+    kept = domain.xml(inactive=True)
+    demands.check_kept(demands.of_slots(slots), kept, share_info=share_info)
+    connect_volumes(node, block_device_info)
     if not domain.is_active():
         vifs.replug_all(node, instance, network_info)
         domain.start()
@@ -325,8 +400,12 @@ def unpause(node: Node, instance: NovaInstance) -> None:
 
 
 def suspend(node: Node, instance: NovaInstance) -> None:
-    """Save the guest's memory to disk and switch it off."""
+    """Save the guest's memory to disk and switch it off.
+
+    :raises kvmdriver.exception.Unsupported: the guest has a device of the host; it runs on.
+    """
     domain = node.domain(instance)
+    demands.check_suspend(domain.xml())
     require_movable(node.conf, domain, "suspend")
     domain.managed_save()
     node.states.forget()

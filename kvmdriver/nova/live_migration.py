@@ -31,6 +31,7 @@ from kvmdriver.model import MigrationOptions, MigrationView
 from kvmdriver.nova import (
     block_devices,
     definition,
+    demands,
     disks,
     lifecycle,
     migration_pins,
@@ -72,11 +73,20 @@ def prepare(
     """Make everything that a guest needs here, and say where it is.
 
     :raises nova.exception.DestinationDiskExists: its directory is there already.
+    :raises kvmdriver.exception.Unsupported: the server asks for what this driver does not have;
+        nothing was connected or made.
     """
     image_meta = instance.image_meta
     machine = node.machine(image_meta, instance)
     slots = block_devices.plan(instance, image_meta, block_device_info, machine)
+    wanted = demands.of_server(node, instance, slots)
+    node.not_prepared.discard(instance.uuid)
     with undo_on_failure() as undo:
+        # nova rolls back as well, and must not take what was here before
+        undo.add(node.not_prepared.add, instance.uuid)
+        demands.check_move(node, instance, image_meta, wanted)
+        node.volume_users.expect(node.hypervisor, instance.uuid, wanted)
+        undo.add(node.volume_users.settle, instance.uuid)
         if not data.is_shared_instance_path:
             directory = node.layout(instance).directory
             if os.path.exists(directory):
@@ -163,6 +173,7 @@ def arrived(
     with node.locks.hold(instance.uuid):
         fresh = definition.build(node, context, instance, image_meta, slots, network_info)
         node.hypervisor.define(with_addresses(fresh, domain.xml(inactive=True)))
+    node.volume_users.settle(instance.uuid)
 
 
 def roll_back_at_destination(
@@ -172,13 +183,20 @@ def roll_back_at_destination(
     block_device_info: dict[str, Any] | None,
     data: LibvirtLiveMigrateData | None,
 ) -> None:
-    """Remove what ``prepare`` has made. The server itself is the source's: nothing is noted in it."""
+    """Remove what ``prepare`` has made. The server itself is the source's: nothing is noted in it.
+
+    A ``prepare`` that failed has removed that already. What is still here is not its work.
+    """
+    if instance.uuid in node.not_prepared:
+        node.not_prepared.discard(instance.uuid)
+        return
     shared = data is None or data.is_shared_instance_path
     try:
         vifs.unplug_all(node, instance, network_info, ignore_errors=True)
         lifecycle.release_volumes(node, instance, block_device_info)
         lifecycle.undefine(node, instance, keep_nvram=True)
     finally:
+        node.volume_users.settle(instance.uuid)
         if not shared:
             shutil.rmtree(node.layout(instance).directory, ignore_errors=True)
 
@@ -416,6 +434,6 @@ def left(node: Node, instance: NovaInstance, block_device_info: dict[str, Any] |
     """Let go of the volumes of a guest that has gone; an error is no reason to fail any more."""
     for entry in nova_driver.block_device_info_get_mapping(block_device_info):
         try:
-            volumes.disconnect(node, entry["connection_info"])
+            volumes.disconnect(node, entry["connection_info"], instance.uuid)
         except Exception:
             LOG.exception("could not release volume %s", entry.get("volume_id"), instance=instance)

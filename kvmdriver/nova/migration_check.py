@@ -18,7 +18,7 @@ from oslo_log import log as logging
 
 from kvmdriver import exception
 from kvmdriver.host import certificates
-from kvmdriver.nova import disks, resize, translate
+from kvmdriver.nova import block_devices, demands, disks, resize, translate
 from kvmdriver.nova.node import Node
 from kvmdriver.operations.nested import require_movable
 
@@ -29,6 +29,7 @@ _MIB_IN_GIB = 1024
 
 def at_destination(
     node: Node,
+    context: Any,
     instance: NovaInstance,
     destination: dict[str, Any],
     block_migration: bool | None,
@@ -39,7 +40,7 @@ def at_destination(
     :param destination: the compute node of this host, as nova keeps it.
     :raises nova.exception.MigrationPreCheckError: guests like this one cannot run here.
     """
-    problems = _problems_here(node, instance)
+    problems = _problems_here(node, context, instance)
     if problems:
         raise nova_exception.MigrationPreCheckError(reason="; ".join(problems))
     conf = node.conf
@@ -71,10 +72,13 @@ def at_destination(
     return data
 
 
-def _problems_here(node: Node, instance: NovaInstance) -> list[str]:
+def _problems_here(node: Node, context: Any, instance: NovaInstance) -> list[str]:
     """Every reason against a guest like this one on this host."""
     found = []
     try:
+        wanted = demands.recorded(context, instance)
+        demands.check_move(node, instance, instance.image_meta, wanted)
+        node.volume_users.check(node.hypervisor, instance.uuid, wanted)
         machine = node.machine(instance.image_meta, instance)
         translate.check_cpu(node, instance, machine)
     except (exception.KVMDriverError, nova_exception.NovaException) as error:
@@ -110,7 +114,12 @@ def at_source(
         cannot leave.
     """
     domain = node.domain(instance)
+    image_meta = instance.image_meta
+    slots = block_devices.plan(
+        instance, image_meta, block_device_info, node.machine(image_meta, instance)
+    )
     try:
+        demands.check_move(node, instance, image_meta, demands.of_server(node, instance, slots))
         require_movable(node.conf, domain, "live migration")
     except exception.KVMDriverError as error:
         raise nova_exception.MigrationPreCheckError(reason=str(error)) from error

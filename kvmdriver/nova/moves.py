@@ -41,7 +41,7 @@ class Moves(nova_driver.ComputeDriver):
         disk_over_commit: bool | None = False,
     ) -> Any:
         return migration_check.at_destination(
-            self.node, instance, dst_compute_info, block_migration, disk_over_commit
+            self.node, context, instance, dst_compute_info, block_migration, disk_over_commit
         )
 
     def cleanup_live_migration_destination_check(self, context: Any, dest_check_data: Any) -> None:
@@ -193,6 +193,8 @@ class Moves(nova_driver.ComputeDriver):
             resize_instance,
             block_device_info,
             power_on,
+            allocations,
+            share_info,
         )
 
     def confirm_migration(
@@ -211,7 +213,13 @@ class Moves(nova_driver.ComputeDriver):
         share_info: Any = None,
     ) -> None:
         resize.finish_revert_migration(
-            self.node, context, instance, network_info, block_device_info, power_on
+            self.node,
+            context,
+            instance,
+            network_info,
+            block_device_info,
+            power_on,
+            share_info,
         )
 
     # Shared storage: asked before an evacuation

@@ -17,6 +17,7 @@ from kvmdriver.hypervisor.hypervisor import Hypervisor
 from kvmdriver.model.layout import InstanceLayout
 from kvmdriver.nova import options
 from kvmdriver.nova.states import PowerStates
+from kvmdriver.nova.volume_users import VolumeUsers
 from kvmdriver.operations.locks import InstanceLocks
 from kvmdriver.operations.migrate.table import MigrationTable
 from kvmdriver.storage.image_cache import ImageCache
@@ -38,6 +39,9 @@ class Node:
     locks: InstanceLocks
     image_api: Any
     migrations: MigrationTable = dataclasses.field(default_factory=MigrationTable)
+    volume_users: VolumeUsers = dataclasses.field(default_factory=VolumeUsers)
+    # servers whose live migration to this host could not be prepared
+    not_prepared: set[str] = dataclasses.field(default_factory=set)
 
     @classmethod
     def make(cls, conf: cfg.ConfigOpts, virtapi: Any, image_api: Any) -> "Node":
@@ -65,6 +69,7 @@ class Node:
                 qemu_img,
                 max_bytes=storage.max_image_gib * 1024**3,
                 allowed_directories=(),
+                reserved_mib=conf.reserved_host_disk_mb,
             ),
             qemu_img=qemu_img,
             states=PowerStates(hypervisor),

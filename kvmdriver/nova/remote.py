@@ -6,25 +6,39 @@ the users of all nova-compute services can log in to each other without a passwo
 
 import contextlib
 import os
+import re
 import shlex
 import subprocess
 from collections.abc import Sequence
 
 from oslo_concurrency import processutils
-from oslo_utils import uuidutils
+from oslo_utils import netutils, uuidutils
 
 from kvmdriver import exception
 
-_OPTIONS = ("-o", "BatchMode=yes", "-o", "ConnectTimeout=15")
+# What follows "--" is no option for ssh, whatever it looks like.
+_SSH = ("ssh", "-o", "BatchMode=yes", "-o", "ConnectTimeout=15", "--")
+
+# A host name (RFC 1123, 2.1; underscores are seen in practice): never an option, user or URL.
+_HOST_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9_.])?")
 
 
 class RemoteHost:
     """Files of another host.
 
+    :param address: host name or IP address; another compute service or the scheduler says it.
     :param transport: ``ssh`` or ``rsync``, as [libvirt] remote_filesystem_transport has it.
+    :raises kvmdriver.exception.HostError: the address is neither.
     """
 
     def __init__(self, address: str, transport: str = "ssh"):
+        if not _HOST_NAME.fullmatch(address) and not netutils.is_valid_ip(address):
+            raise exception.HostError(
+                "the address of the other host is neither a host name nor an IP address",
+                field="host",
+                value=address,
+                remedy="correct [DEFAULT] my_ip in nova.conf of that host",
+            )
         self._address = address
         self._transport = transport
 
@@ -34,11 +48,11 @@ class RemoteHost:
         :param fresh: one that is there already is somebody else's, and an error.
         :raises kvmdriver.exception.HostError: the host cannot be reached, or does not let us.
         """
-        self._run("mkdir", *(() if fresh else ("-p",)), "-m", "711", path)
+        self._run("mkdir", *(() if fresh else ("-p",)), "-m", "711", "--", path)
 
     def remove(self, path: str) -> None:
         """Remove a file or a directory with all that is in it; no error when there is none."""
-        self._run("rm", "-rf", path)
+        self._run("rm", "-rf", "--", path)
 
     def has(self, path: str) -> bool:
         """Whether a file is there.
@@ -71,9 +85,9 @@ class RemoteHost:
             return
         if self._transport == "rsync":
             host = f"[{self._address}]" if ":" in self._address else self._address
-            shell = shlex.join(("ssh", *_OPTIONS))
+            target = f"{host}:{directory}/"
             self._execute(
-                "rsync", "--sparse", "--times", "--rsh", shell, *paths, f"{host}:{directory}/"
+                "rsync", "--sparse", "--times", "--rsh", shlex.join(_SSH), "--", *paths, target
             )
             return
         names = [os.path.basename(path) for path in paths]
@@ -91,7 +105,7 @@ class RemoteHost:
             raise self._failure((problems + complaints).decode(errors="replace"))
 
     def _ssh(self, command: str) -> list[str]:
-        return ["ssh", *_OPTIONS, self._address, command]
+        return [*_SSH, self._address, command]
 
     def _run(self, *command: str) -> None:
         self._ask(shlex.join(command))

@@ -12,7 +12,7 @@ from nova.objects.instance import Instance as NovaInstance
 
 from kvmdriver.hypervisor import xml
 from kvmdriver.model.layout import InstanceLayout
-from kvmdriver.nova import block_devices, definition, disks, lifecycle
+from kvmdriver.nova import block_devices, definition, demands, disks, lifecycle
 from kvmdriver.nova.image_meta import field
 from kvmdriver.nova.node import Node
 from kvmdriver.operations.undo import undo_on_failure
@@ -30,14 +30,23 @@ def rescue(
     rescue_meta: ImageMeta,
     password: str | None,
     block_device_info: dict[str, Any] | None,
+    share_info: Any = None,
 ) -> None:
-    """Boot from the rescue image. On failure the instance is left as it was, switched off."""
+    """Boot from the rescue image.
+
+    On failure the instance is left as it was: running until libvirt has accepted the definition
+    to rescue it with, afterwards switched off.
+
+    :raises kvmdriver.exception.Unsupported: the server asks for what this driver does not have.
+    """
     layout = node.layout(instance)
     domain = node.domain(instance)
     before = domain.xml(inactive=True, secure=True)
     image_meta = instance.image_meta
     machine = node.machine(image_meta, instance)
     own = block_devices.plan(instance, image_meta, block_device_info, machine)
+    wanted = demands.of_server(node, instance, own)
+    demands.check(node, instance, image_meta, wanted, share_info=share_info)
     slots = block_devices.rescue_plan(own, image_meta, rescue_meta, machine)
     stable = block_devices.is_stable_rescue(rescue_meta)
     conf = node.conf.libvirt
@@ -79,13 +88,14 @@ def rescue(
             has_ramdisk=bool(ramdisk_id),
         )
         undo.add(node.hypervisor.define, before)
-        lifecycle.destroy(node, instance)
-        lifecycle.launch(node, instance, root, network_info, wait_for_neutron=False)
+        lifecycle.relaunch(node, instance, root, network_info)
 
 
-def unrescue(node: Node, instance: NovaInstance) -> None:
+def unrescue(node: Node, context: Any, instance: NovaInstance) -> None:
     """Boot the instance from its own disks again.
 
+    :raises kvmdriver.exception.Unsupported: the definition to return to would not give the guest
+        what its volumes hold; the guest goes on in the rescue system.
     :raises nova.exception.InstanceInvalidState: what it was before is not known any more.
     """
     layout = node.layout(instance)
@@ -100,9 +110,9 @@ def unrescue(node: Node, instance: NovaInstance) -> None:
             state=instance.vm_state,
             method=f"unrescue: {path} is missing; a hard reboot brings the instance back",
         ) from None
-    lifecycle.destroy(node, instance)
+    demands.check_kept(demands.recorded(context, instance), before)
     network_info = instance.info_cache.network_info if instance.info_cache else []
-    lifecycle.launch(node, instance, before, network_info, wait_for_neutron=False)
+    lifecycle.relaunch(node, instance, before, network_info)
     _remove_files(layout)
 
 

@@ -13,7 +13,7 @@ from nova.objects.instance import Instance as NovaInstance
 from nova.virt import driver as nova_driver
 
 from kvmdriver import exception
-from kvmdriver.nova import block_devices, definition, disks, lifecycle, vifs
+from kvmdriver.nova import block_devices, definition, demands, disks, lifecycle, vifs
 from kvmdriver.nova.node import Node
 from kvmdriver.nova.remote import RemoteHost
 from kvmdriver.operations.undo import undo_on_failure
@@ -40,6 +40,7 @@ def migrate_disk_and_power_off(
     :raises nova.exception.InstanceFaultRollback: it cannot be done, and nothing was changed.
     """
     _check(instance, flavor, block_device_info)
+    _check_demands(node, instance, flavor, dest, block_device_info)
     layout = node.layout(instance)
     aside = layout.directory + _ASIDE
     remote = _remote(node, layout.directory, dest)
@@ -75,10 +76,10 @@ def _remote(node: Node, directory: str, dest: str) -> RemoteHost | None:
 
     :raises nova.exception.InstanceFaultRollback: it cannot be reached.
     """
-    if dest in (node.conf.my_ip, node.conf.host):
+    if _is_here(node, dest):
         return None
-    remote = RemoteHost(dest, node.conf.libvirt.remote_filesystem_transport)
     try:
+        remote = RemoteHost(dest, node.conf.libvirt.remote_filesystem_transport)
         if remote.shares(directory):
             return None
         remote.make_directory(directory, fresh=True)
@@ -116,6 +117,37 @@ def _check(
                 f"{flavor.root_gb} and {flavor.ephemeral_gb} GiB"
             )
         )
+
+
+def _check_demands(
+    node: Node,
+    instance: NovaInstance,
+    flavor: Flavor,
+    dest: str,
+    block_device_info: dict[str, Any] | None,
+) -> None:
+    """Refuse here what the destination would refuse when the guest is off already.
+
+    The destination may run another driver, so the new flavor counts on this host only.
+
+    :raises nova.exception.InstanceFaultRollback: it would; the server goes on as it was.
+    """
+    image_meta = instance.image_meta
+    slots = block_devices.plan(
+        instance, image_meta, block_device_info, node.machine(image_meta, instance)
+    )
+    try:
+        demands.check_volumes(demands.of_server(node, instance, slots))
+        if _is_here(node, dest):
+            demands.check_flavor(node, flavor)
+    except exception.Unsupported as error:
+        raise nova_exception.InstanceFaultRollback(
+            nova_exception.ResizeError(reason=str(error))
+        ) from error
+
+
+def _is_here(node: Node, dest: str) -> bool:
+    return dest in (node.conf.my_ip, node.conf.host)
 
 
 def _put_back(directory: str) -> None:
@@ -156,24 +188,32 @@ def finish_migration(
     resize_instance: bool,
     block_device_info: dict[str, Any] | None,
     power_on: bool,
+    allocations: Any = None,
+    share_info: Any = None,
 ) -> None:
-    """Start the instance with its new size."""
+    """Start the instance with its new size.
+
+    :raises kvmdriver.exception.Unsupported: the server asks for what this driver does not have;
+        nothing was connected, and the disks have their old size.
+    """
     machine = node.machine(image_meta, instance)
     layout = node.layout(instance)
-    lifecycle.connect_volumes(node, block_device_info)
     slots = block_devices.plan(instance, image_meta, block_device_info, machine)
-    disks.require_files(node, context, instance, slots)
-    if resize_instance:
-        for slot in slots:
-            if slot.file_system != "swap" and slot.file != "disk.config":
-                disks.grow(node, layout, slot)
-    lifecycle.restore_config_drive(node, context, instance, slots, network_info)
-    root = definition.build(node, context, instance, image_meta, slots, network_info)
-    # the domain of the old size has another definition; its NVRAM goes on being used
-    lifecycle.undefine(node, instance, keep_nvram=True)
-    domain = lifecycle.launch(
-        node, instance, root, network_info, power_on=power_on, wait_for_neutron=False
+    wanted = demands.of_server(node, instance, slots)
+    demands.check(
+        node, instance, image_meta, wanted, allocations=allocations, share_info=share_info
     )
+    with node.volume_users.reserved(node.hypervisor, instance.uuid, wanted):
+        lifecycle.connect_volumes(node, block_device_info)
+        root = definition.build(node, context, instance, image_meta, slots, network_info)
+        disks.require_files(node, context, instance, slots)
+        if resize_instance:
+            for slot in slots:
+                if slot.file_system != "swap" and slot.file != "disk.config":
+                    disks.grow(node, layout, slot)
+        lifecycle.restore_config_drive(node, context, instance, slots, network_info)
+        # on the same host the domain of the old size is replaced; its NVRAM goes on being used
+        domain = lifecycle.relaunch(node, instance, root, network_info, power_on=power_on)
     if power_on:
         lifecycle.sync_time(domain)
 
@@ -192,12 +232,30 @@ def finish_revert_migration(
     network_info: Any,
     block_device_info: dict[str, Any] | None,
     power_on: bool,
+    share_info: Any = None,
 ) -> None:
-    """Go back to the old size, with the disks as they were."""
+    """Go back to the old size, with the disks as they were.
+
+    :raises kvmdriver.exception.Unsupported: the server asks for what this driver does not have;
+        the disks are where they were.
+    """
+    image_meta = instance.image_meta
+    slots = block_devices.plan(
+        instance, image_meta, block_device_info, node.machine(image_meta, instance)
+    )
+    demands.check(
+        node, instance, image_meta, demands.of_server(node, instance, slots), share_info=share_info
+    )
     directory = node.layout(instance).directory
     with contextlib.suppress(FileNotFoundError):
         os.stat(directory + _ASIDE)
         _put_back(directory)
     lifecycle.hard_reboot(
-        node, context, instance, network_info, block_device_info, power_on=power_on
+        node,
+        context,
+        instance,
+        network_info,
+        block_device_info,
+        power_on=power_on,
+        share_info=share_info,
     )

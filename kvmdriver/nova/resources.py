@@ -259,9 +259,27 @@ def update_provider_tree(
                 "reserved": reserved,
             }
     provider_tree.update_inventory(name, found)
+    _withdraw_mediated_devices(provider_tree, name)
     wanted = traits.traits(node, driver.capabilities_as_traits())
     provider_tree.add_traits(name, *sorted(trait for trait, on in wanted.items() if on))
     provider_tree.remove_traits(name, *sorted(trait for trait, on in wanted.items() if not on))
+
+
+def _withdraw_mediated_devices(provider_tree: Any, name: str) -> None:
+    """Have placement hand out no mediated device of this host any more.
+
+    nova's own libvirt driver leaves a provider for each physical GPU, named after libvirt's node
+    device (NODE_pci_0000_81_00_0). Servers may still have allocations of them, so the inventory
+    stays, but all of it is reserved.
+    """
+    for uuid in provider_tree.get_provider_uuids(name):
+        data = provider_tree.data(uuid)
+        if data.name.startswith(f"{name}_pci_"):
+            inventory = {
+                kind: {**entry, "reserved": entry["total"]}
+                for kind, entry in data.inventory.items()
+            }
+            provider_tree.update_inventory(uuid, inventory)
 
 
 def _cache_gb(node: Node) -> int:

@@ -25,6 +25,11 @@ def prepare(node: Node) -> None:
     host_cpu.chooser(node.conf, node.hypervisor, node.capabilities()).check_settings()
     resources.shared_cpus(node)
     resources.dedicated_cpus(node)
+    if node.conf.devices.enabled_mdev_types:
+        LOG.warning(
+            "[devices] enabled_mdev_types is set, but kvmdriver gives guests no mediated devices: "
+            "servers that ask for one are refused here"
+        )
     for path in node.images.sweep():
         LOG.warning("removed %s, left by a process that was killed", path)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from nova import exception as nova_exception
 from nova import utils as nova_utils
+from nova.virt import block_device as nova_block_device
 from os_brick.initiator import connector
 from oslo_log import log as logging
 
@@ -83,6 +84,12 @@ def _connector(node: Node, connection_info: dict[str, Any]) -> Any:
     return connector.InitiatorConnector.factory(KINDS[name].protocol, **options)
 
 
+def access_mode(connection_info: dict[str, Any]) -> str | None:
+    """``rw`` or ``ro``, or None where Cinder says neither."""
+    data = connection_info.get("data") or {}
+    return connection_info.get("access_mode") or data.get("access_mode")
+
+
 def connect(node: Node, connection_info: dict[str, Any]) -> None:
     """Make a volume available on this host; ``data.device_path`` says where.
 
@@ -98,11 +105,30 @@ def connect(node: Node, connection_info: dict[str, Any]) -> None:
         data["multipath_id"] = info["multipath_id"]
 
 
-def disconnect(node: Node, connection_info: dict[str, Any], *, force: bool = False) -> None:
-    """Take back ``connect``. A volume that is gone already is no error."""
+def disconnect(
+    node: Node, connection_info: dict[str, Any], uuid: str, *, force: bool = False
+) -> None:
+    """Take back ``connect`` for a server. A volume that is gone already is no error.
+
+    A multiattach volume that another server of this host has stays connected.
+
+    :param uuid: the server that the volume leaves.
+    """
     kind = kind_of(connection_info)
     if kind.protocol is None:
         return
+    volume_id = nova_block_device.get_volume_id(connection_info)
+    if not connection_info.get("multiattach") or not volume_id:
+        _disconnect(node, connection_info, force)
+        return
+    with node.volume_users.leaving(node.hypervisor, uuid, volume_id) as alone:
+        if alone:
+            _disconnect(node, connection_info, force)
+        else:
+            LOG.info("volume %s stays connected: another server of this host has it", volume_id)
+
+
+def _disconnect(node: Node, connection_info: dict[str, Any], force: bool) -> None:
     data = connection_info["data"]
     _connector(node, connection_info).disconnect_volume(
         data, {"path": data.get("device_path")}, force=force, ignore_errors=force
@@ -129,6 +155,7 @@ def to_model(node: Node, slot: Slot) -> Disk:
         "type": kind.source,
         "format": data.get("format") or "raw",
         "shareable": shareable,
+        "read_only": access_mode(connection_info) == "ro",
         "encryption_secret": data.get("encryption_secret_uuid"),
     }
     for name in ("physical_block_size", "logical_block_size"):

@@ -24,6 +24,7 @@ from kvmdriver.operations.cancel import Cancellations
 from kvmdriver.operations.locks import InstanceLocks
 from kvmdriver.operations.migrate.arrivals import Arrivals
 from kvmdriver.operations.migrate.table import MigrationTable
+from kvmdriver.operations.relays import Relays
 from kvmdriver.storage import description as descriptions
 from kvmdriver.storage.copy import remove_file, write_error
 from kvmdriver.storage.image_cache import ImageCache
@@ -53,6 +54,7 @@ class Context:
     migrations: MigrationTable = dataclasses.field(default_factory=MigrationTable)
     arrivals: Arrivals = dataclasses.field(default_factory=Arrivals)
     cancellations: Cancellations = dataclasses.field(default_factory=Cancellations)
+    relays: Relays = dataclasses.field(default_factory=Relays)
     evacuated: set[tuple[str, str]] = dataclasses.field(default_factory=set)
     """UUIDs of instances brought back here, each with a host that has not been told yet."""
     unmended: set[str] = dataclasses.field(default_factory=set)
@@ -240,9 +242,13 @@ class Context:
 
     def _take_back(self, uuid: str) -> None:
         try:
-            known = self.known(uuid)
-            if known is not None and known[1].task is not None and known[1].task.is_dead():
-                self.mend(*known)
+            domain = self.hypervisor.find(uuid)
+            # not from the cache: libvirt may have written what was thought to have failed
+            record = domain.record() if domain is not None else None
+            if domain is None or record is None or record.root != self.store.root:
+                return
+            if record.task is not None and record.task.is_dead():
+                self.mend(domain, record)
         except Exception as error:
             # the body's own error is on its way to the caller
             LOG.warning("%s: what a failed operation has left is mended later: %s", uuid, error)

@@ -3,6 +3,7 @@
 import logging
 
 from oslo_config import cfg
+from oslo_privsep.daemon import FailedToDropPrivileges
 
 from kvmdriver import exception, privsep
 from kvmdriver.host.nested import NestedHost, may_move
@@ -44,8 +45,15 @@ def require_movable(conf: cfg.ConfigOpts, domain: Domain, operation: str) -> Non
 
 
 def _entered(name: str) -> bool | None:
+    """Whether a guest has run virtual machines itself; None where that cannot be told."""
     try:
-        pid = privsep.qemu_pid(name)
+        return privsep.entered_l2(privsep.qemu_pid(name))
+    except FailedToDropPrivileges:
+        LOG.warning(
+            "%s: the privileged process cannot be started: for nova-compute, copy "
+            "kvmdriver.filters to /etc/nova/rootwrap.d",
+            name,
+        )
     except (OSError, ValueError):
-        return None
-    return privsep.entered_l2(pid)
+        pass
+    return None

@@ -164,6 +164,8 @@ def about_image(field: str, image: Image, function: Callable[..., T], *args: Any
     try:
         return function(image, *args)
     except exception.KVMDriverError as error:
+        if error.field is not None and error.field.startswith("kvm_storage."):
+            raise  # about the host, not the request
         if error.field not in ("format", "checksum"):
             error.field = "path" if isinstance(image, FileImage) else "url"
         error.field = f"{field}.{error.field}"
@@ -324,10 +326,11 @@ def space_needed(context: Context, disk: Disk) -> int:
     needed = 0
     if isinstance(disk.image, FileImage):
         role: Role = "cdrom" if disk.device == "cdrom" else "disk"
+        size = context.images.file_size(disk.image) >> 20
         if not os.path.exists(context.images.locate(disk.image, role)):
-            needed += os.path.getsize(disk.image.path) >> 20
+            needed += size
         if disk.format == "raw":
-            needed += os.path.getsize(disk.image.path) >> 20
+            needed += size
     return needed
 
 

@@ -1,5 +1,7 @@
 """Creating an instance: resolve, define, make its files, start."""
 
+import os
+
 from kvmdriver import exception
 from kvmdriver.definition.build import domain_xml
 from kvmdriver.hypervisor.domain import Domain
@@ -88,7 +90,15 @@ def make_disk(context: Context, disk: Disk, field: str, progress: Progress) -> N
     """Make the file of one disk from its image, or blank."""
     if disk.device == "cdrom":
         if disk.image is not None:
-            about_image(f"{field}.image", disk.image, context.images.get, "cdrom", progress)
+            found = about_image(
+                f"{field}.image", disk.image, context.images.get, "cdrom", progress
+            )
+            if disk.file is None or found.path != disk.file.path:
+                raise exception.ImageUnacceptable(
+                    "the image has changed since it was looked at",
+                    field=f"{field}.image.path",
+                    remedy="try again when nobody writes to it any more",
+                )
         return
     assert disk.file is not None  # noqa: S101 the disk has been placed
     image = None
@@ -96,6 +106,9 @@ def make_disk(context: Context, disk: Disk, field: str, progress: Progress) -> N
         image = about_image(f"{field}.image", disk.image, context.images.get, "disk", progress)
         if disk.size_mib is not None and disk.size_mib < image.size_mib:
             raise too_small(image.size_mib, disk.size_mib, field)
+        if disk.format == "raw":
+            # of a fetched image this was not known before; blocks have 512 bytes
+            context.store.require(os.stat(image.path).st_blocks >> 11)
     maker = backend.load(disk.format or context.conf.kvm_storage.disk_format, context.qemu_img)
     maker.create(disk.file.path, image=image, size_mib=disk.size_mib, progress=progress)
 

@@ -1,10 +1,13 @@
 """qemu-img, run with limits and with the format always named, its progress passed on."""
 
 import dataclasses
+import json
 import os
 import re
+import select
 import subprocess
 import threading
+from collections.abc import Callable
 from typing import IO
 
 from kvmdriver import exception
@@ -24,6 +27,8 @@ _ENVIRONMENT = {
 
 # a damaged image gives thousands of lines
 _MESSAGE = 300
+_OUTPUT = 4096
+_TELL_SECONDS = 1.0
 
 # qemu-img spells two formats in its own way
 _NAMES = {"vhd": "vpc", "iso": "raw"}
@@ -81,34 +86,45 @@ class QemuImg:
 
     def convert(
         self,
-        source: str,
+        source: str | int,
         source_format: str,
         target: str,
         target_format: str,
         *,
         stage: str = "convert image",
         progress: Progress = ignore,
+        watch: Callable[[], float] | None = None,
     ) -> None:
         """Copy an image with all its backing files into one file, made or overwritten.
 
+        :param source: its path, or the image if it is open.
         :param target: where others could put a link, make the file before: ``create_empty``.
+        :param watch: called again and again until the end, each time after the seconds that it
+            has returned; qemu-img is killed when it raises.
         """
         name = _NAMES.get(source_format, source_format)
-        command = ["convert", "-p", "-f", name, "-O", target_format, source, target]
-        self._run(command, target, stage, progress)
+        path, passed = _named(source)
+        command = ["convert", "-p", "-f", name, "-O", target_format, path, target]
+        self._run(command, target, stage, progress, passed=passed, watch=watch)
 
-    def check(self, path: str, image_format: str) -> None:
+    def check(self, image: str | int, image_format: str) -> float:
         """Look for damage.
 
+        :param image: its path, or the image if it is open.
+        :returns: the part of the image that has content, from 0 to 1: a sparse copy cannot take
+            more. 0 where the format does not tell.
         :raises kvmdriver.exception.ImageUnacceptable: the image is damaged or cut off.
         """
+        path, passed = _named(image)
+        command = ["check", "--output=json", "-f", _NAMES.get(image_format, image_format), path]
         try:
-            self._run(["check", "-q", "-f", _NAMES.get(image_format, image_format), path], path)
+            found = json.loads(self._run(command, path, passed=passed))
         except exception.StorageError as error:
             raise exception.ImageUnacceptable(
                 f"the image is damaged: {error.message}",
                 remedy="get the image again, and give its checksum",
             ) from None
+        return float(found.get("allocated-clusters", 0) / (found.get("total-clusters") or 1))
 
     def require_unused(self, path: str, image_format: str) -> None:
         """Make sure that no QEMU has an image open for writing, on this host or on another one.
@@ -134,8 +150,15 @@ class QemuImg:
             raise
 
     def _run(
-        self, arguments: list[str], path: str, stage: str = "", progress: Progress = ignore
-    ) -> None:
+        self,
+        arguments: list[str],
+        path: str,
+        stage: str = "",
+        progress: Progress = ignore,
+        *,
+        passed: tuple[int, ...] = (),
+        watch: Callable[[], float] | None = None,
+    ) -> bytes:
         command = [
             "prlimit",
             f"--as={self.memory_mib * 1024 * 1024}",
@@ -151,6 +174,7 @@ class QemuImg:
                 stderr=subprocess.PIPE,
                 env=_ENVIRONMENT,
                 umask=private.UMASK,
+                pass_fds=passed,
             )
         except FileNotFoundError as error:
             raise exception.StorageError(
@@ -164,7 +188,7 @@ class QemuImg:
             drain = threading.Thread(target=lambda: errors.append(problems.read()), daemon=True)
             drain.start()
             try:
-                _follow(output, stage, progress)
+                last = _follow(output, stage, progress, watch)
                 status = process.wait()
             except BaseException:
                 process.kill()
@@ -172,15 +196,34 @@ class QemuImg:
             drain.join()
         if status:
             raise _failure(arguments[0], status, b"".join(errors).decode(errors="replace"), path)
+        return last
 
 
-def _follow(output: IO[bytes], stage: str, progress: Progress) -> None:
-    pending = b""
-    while chunk := os.read(output.fileno(), 4096):
-        pending = (pending + chunk)[-256:]
-        found = _PERCENT.findall(pending)
+def _named(image: str | int) -> tuple[str, tuple[int, ...]]:
+    """A name of an image that a child process can open, and the descriptors that it needs."""
+    return (image, ()) if isinstance(image, str) else (f"/proc/self/fd/{image}", (image,))
+
+
+def _follow(
+    output: IO[bytes], stage: str, progress: Progress, watch: Callable[[], float] | None
+) -> bytes:
+    """Pass progress on until the process closes its output; the end of that output."""
+    last, percent = b"", 0
+    ready = select.poll()
+    ready.register(output, select.POLLIN)
+    while True:
+        if not ready.poll((watch() if watch is not None else _TELL_SECONDS) * 1000):
+            # there is no news, but progress may raise to end the work
+            progress(stage, percent, 100, "percent")
+            continue
+        chunk = os.read(output.fileno(), _OUTPUT)
+        if not chunk:
+            return last
+        last = (last + chunk)[-_OUTPUT:]
+        found = _PERCENT.findall(last[-256:])
         if found:
-            progress(stage, int(float(found[-1])), 100, "percent")
+            percent = int(float(found[-1]))
+            progress(stage, percent, 100, "percent")
 
 
 def _failure(verb: str, status: int, output: str, path: str) -> exception.KVMDriverError:

@@ -1,6 +1,8 @@
 """A real guest of the driver's, booted from the test image."""
 
+import json
 import os
+import subprocess
 from typing import Any
 
 from nova import objects, test
@@ -34,7 +36,8 @@ class BootedGuest(RealHost, cases._FakeDriverBackendTestCase, test.TestCase):
         self.meta = objects.ImageMeta.from_dict({"id": IMAGE, "disk_format": "qcow2"})
         self.network_info: list[Any] = []
 
-    def spawn(self, block_device_info: Any = None) -> None:
+    def spawn(self, block_device_info: Any = None, *, wait: bool = True) -> None:
+        """Start the guest, and wait until its system is up."""
         self.driver.spawn(
             self.context,
             self.instance,
@@ -45,10 +48,32 @@ class BootedGuest(RealHost, cases._FakeDriverBackendTestCase, test.TestCase):
             network_info=self.network_info,
             block_device_info=block_device_info,
         )
-        self.wait_for_boot()
+        if wait:
+            self.wait_for_boot()
 
     def wait_for_boot(self, times: int = 1) -> None:
         namespace.wait_for(lambda: self.console().count("GUEST: up") >= times, 60)
+
+    def agent(self, command: str, **arguments: Any) -> Any:
+        """What the guest's agent answers to a command."""
+        request = json.dumps({"execute": command, "arguments": arguments})
+        done = subprocess.run(
+            ["virsh", "qemu-agent-command", self.instance.uuid, request],
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        return json.loads(done.stdout)["return"]
+
+    def run_in_guest(self, script: str) -> int:
+        """Exit status of a shell script that the guest's agent runs."""
+        process = self.agent("guest-exec", path="/bin/sh", arg=["-c", script])["pid"]
+        status: dict[str, Any] = {}
+
+        def ended() -> bool:
+            status.update(self.agent("guest-exec-status", pid=process))
+            return bool(status["exited"])
+
+        namespace.wait_for(ended, 30)
+        return int(status["exitcode"])
 
     def console(self) -> str:
         return self.driver.get_console_output(self.context, self.instance).decode(errors="replace")

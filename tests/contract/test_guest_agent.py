@@ -1,9 +1,5 @@
 """What the agent in a real guest does for nova."""
 
-import json
-import subprocess
-from typing import Any
-
 from nova import exception, objects
 
 from tests import namespace
@@ -18,14 +14,6 @@ class GuestAgentTest(BootedGuest):
             {"id": IMAGE, "disk_format": "qcow2", "properties": {"hw_qemu_guest_agent": "yes"}}
         )
         self.spawn()
-
-    def agent(self, command: str, **arguments: Any) -> Any:
-        request = json.dumps({"execute": command, "arguments": arguments})
-        done = subprocess.run(
-            ["virsh", "qemu-agent-command", self.instance.uuid, request],
-            capture_output=True, text=True, check=True,
-        )  # fmt: skip
-        return json.loads(done.stdout)["return"]
 
     def hash_of_root(self) -> str:
         handle = self.agent("guest-file-open", path="/etc/shadow", mode="r")

@@ -199,9 +199,20 @@ class Host:
         return os.path.join(self.state, "kvmdriver.conf")
 
     def configure(self, instances_path: str | None = None, **migration: object) -> None:
-        """Write the agent's configuration."""
-        options = {"inbound_address": self.address, "transport": "tcp", **migration}
-        lines = "".join(f"{name} = {value}\n" for name, value in options.items())
+        """Write the agent's configuration.
+
+        :param migration: options of [kvm_migration]; None leaves the default of one, where the
+            laboratory otherwise has everything in the clear.
+        """
+        options = {
+            "inbound_address": self.address,
+            "transport": "tcp",
+            "native_tls": False,
+            **migration,
+        }
+        lines = "".join(
+            f"{name} = {value}\n" for name, value in options.items() if value is not None
+        )
         with open(self.config, "w") as file:
             file.write(
                 f"[DEFAULT]\ntransport_url = {self._laboratory.bus_url}\n"
@@ -209,7 +220,7 @@ class Host:
                 "keepalive_interval = 2\n"
                 f"[kvm_agent]\nhost = {self.name}\ncall_monitor_timeout = 4\n"
                 f"[kvm_storage]\ninstances_path = {instances_path or self.local_storage}\n"
-                "image_directories = /\nreserved_disk_mib = 16\n"
+                "image_directories = /\nreserved_disk_mib = 16\nimage_url_ports = 1-65535\n"
                 f"[kvm_migration]\n{lines}"
             )
 

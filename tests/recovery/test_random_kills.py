@@ -55,8 +55,8 @@ class RandomKillTest(unittest.TestCase):
         self.addCleanup(shutil.rmtree, self.state, ignore_errors=True)
         self.instances = f"{self.state}/instances"
         self.cached: set[str] = set()
-        host.wipe(self.state, None, set())
-        self.addCleanup(host.wipe, self.state, None, set())
+        host.wipe(self.state)
+        self.addCleanup(host.wipe, self.state)
         host.make_image(f"{self.state}/image.qcow2")
         rabbit = Rabbit()
         self.addCleanup(rabbit.close)

@@ -27,9 +27,10 @@ ALLOWED = {
     "progress": set(),
     "plugins": set(),
     "neighbour": set(),
+    "acceptor": set(),
     "privsep": set(),
 }
-EVERYBODY = {"model", "conf", "exception", "progress", "plugins", "neighbour"}
+EVERYBODY = {"model", "conf", "exception", "progress", "plugins", "neighbour", "acceptor"}
 # Pure: no input or output, no clock, no configuration.
 IMPURE = {"os", "time", "subprocess", "socket", "random", "datetime", "oslo_config", "libvirt"}
 

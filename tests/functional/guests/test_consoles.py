@@ -1,7 +1,9 @@
 """Consoles of a running guest."""
 
 import io
+import os
 import socket
+import threading
 
 from PIL import Image
 
@@ -32,6 +34,25 @@ class ConsolesTest(FunctionalTest):
             stranger.sendall(b"0" * len(token) + b"\n")
             stranger.settimeout(5)
             self.assertEqual(b"", stranger.recv(10))
+
+    def test_serial_consoles_are_limited(self) -> None:
+        view = self.create(nics=[], config_drive=None)
+        self.wait_for_console(view.name, "login:")
+        threads, descriptors = threading.active_count(), len(os.listdir("/proc/self/fd"))
+        host, port, token = self.api.get_serial_console(view.name)
+        for _ in range(300):
+            error = self.refused(exception.InstanceBusy, self.api.get_serial_console, view.name)
+            self.assertIn("ask again", error.remedy or "")
+        # those of the agent that serve requests are there only when they are needed
+        self.assertLessEqual(threading.active_count(), threads + 20)
+        self.assertLessEqual(len(os.listdir("/proc/self/fd")), descriptors + 20)
+        with socket.create_connection((host, port), 5) as console:
+            console.settimeout(20)
+            console.sendall(token.encode() + b"\n\n")
+            self._expect(console, b"login:")
+        with self._connect(view.name) as console:
+            console.sendall(b"\n")
+            self._expect(console, b"login:")
 
     def _connect(self, name: str) -> socket.socket:
         host, port, token = self.api.get_serial_console(name)

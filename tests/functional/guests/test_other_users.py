@@ -131,7 +131,7 @@ class OtherUserTest(FunctionalTest):
             config_drive=None,
             nics=[],
         )
-        self.wait_for_console(view.name, "GUEST: up")
+        self.wait_for_console(view.name, "GUEST: cmdline")
         self.assert_private(least=7)
 
     def test_hosts_of_older_versions_are_mended(self) -> None:

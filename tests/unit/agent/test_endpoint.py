@@ -56,6 +56,7 @@ class EndpointTest(unittest.TestCase):
             (self.endpoint.reboot_instance, {"instance": "a", "type": "x"}, "type"),
             (self.endpoint.reboot_instance, {"instance": "a", "self": 1, "ctxt": 2}, "self"),
             (self.endpoint.list_instances, {"surprise": 1}, "surprise"),
+            (self.endpoint.prune_image_cache, {"names": ["../disk"]}, "names.0"),
             (self.endpoint.snapshot_instance, {"instance": "a", "path": "x"}, "path"),
         ):
             error = self.error_of(method, **payload)

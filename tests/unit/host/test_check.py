@@ -1,7 +1,9 @@
 import pathlib
 import shutil
+import sys
 import tempfile
 import unittest
+from importlib import machinery
 from typing import Any
 from unittest import mock
 
@@ -118,11 +120,51 @@ class CheckTest(unittest.TestCase):
             usage.return_value.free = 5 << 30
             self.assert_result("warn", "5 GiB", check.space(self.host))
 
+    def nova(self, files: dict[str, str]) -> Any:
+        """The check in an environment where nova's directory has these files, and nothing else."""
+        with tempfile.TemporaryDirectory() as directory:
+            for name, content in files.items():
+                path = pathlib.Path(directory, "nova", name)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(content)
+            others = {
+                name: module
+                for name, module in sys.modules.items()
+                if name.partition(".")[0] != "nova"
+            }
+            with (
+                mock.patch.object(sys, "path", [directory]),
+                mock.patch.object(sys, "meta_path", [machinery.PathFinder]),
+                mock.patch.dict(sys.modules, others, clear=True),
+                mock.patch("shutil.which", return_value="/usr/bin/genisoimage"),
+            ):
+                return check.nova(self.host)
+
     def test_nova(self) -> None:
-        with mock.patch("importlib.util.find_spec", lambda name: name == "nova" or None):
-            self.assert_result("fail", "nova/virt/kvmdriver.py", check.nova(self.host))
-        with mock.patch("importlib.util.find_spec", lambda _name: None):
-            self.assert_result("pass", "not installed", check.nova(self.host))
+        package = {"__init__.py": "", "virt/__init__.py": ""}
+        broken = {"__init__.py": "", "virt/__init__.py": "raise ImportError('no such module')"}
+        shim = {"virt/kvmdriver.py": ""}
+        for result, words, files in (
+            ("pass", "not installed", {}),
+            # kvmdriver without nova, installed or as the current directory
+            ("pass", "not installed", shim),
+            ("pass", "not installed", {"other.txt": ""}),
+            ("fail", "cannot import nova.virt.kvmdriver", package),
+            ("fail", "cannot be imported: no such module", {**broken, **shim}),
+            ("fail", "cannot be imported", {"__init__.py": "", "utils.py": ""}),
+            ("pass", "nova-compute can import", {**package, **shim}),
+        ):
+            with self.subTest(words, files=sorted(files)):
+                self.assert_result(result, words, self.nova(files))
+
+    def test_a_check_that_breaks_fails_alone(self) -> None:
+        def breaks(_host: Any) -> Any:
+            raise ModuleNotFoundError("No module named 'nova.virt'")
+
+        with mock.patch.object(check, "CHECKS", (("nova", breaks), ("KSM", check.ksm))):
+            lines = check.run(self.conf, self.hypervisor, str(self.root))
+        self.assertEqual(["fail", "pass"], [line.result for line in lines])
+        self.assertIn("nova.virt", lines[0].found)
 
     def test_a_libvirt_that_is_gone_fails_its_checks_only(self) -> None:
         error = exception.HypervisorUnavailable("libvirt does not answer")

@@ -12,6 +12,8 @@ from kvmdriver.nova.remote import RemoteHost
 # "kvm9" cannot be reached; ssh says so with 255 (ssh(1), EXIT STATUS)
 SSH = """#!/bin/sh
 while [ "$1" = -o ]; do shift 2; done
+[ "$1" = -- ] || { echo "the host could be an option" >&2; exit 255; }
+shift
 host=$1; shift
 [ "$host" = kvm9 ] && { echo "Connection refused" >&2; exit 255; }
 exec sh -c "$*"
@@ -52,6 +54,16 @@ class RemoteHostTest(unittest.TestCase):
         self.host.remove(str(self.there))
         self.assertFalse(self.there.exists())
         self.assertEqual({"here", "bin"}, set(os.listdir(self.here.parent)))
+
+    def test_addresses(self) -> None:
+        for address in ("kvm2", "kvm_2.example.org", "192.0.2.1", "2001:db8::1"):
+            with self.subTest(address):
+                RemoteHost(address)
+        wrong = ("", "-oProxyCommand=id", "root@kvm2", "kvm2 -l root", "kvm2\n", "kvm;id", "a/b")
+        for address in wrong:
+            with self.subTest(address), self.assertRaises(exception.HostError) as caught:
+                RemoteHost(address)
+            self.assertEqual("host", caught.exception.field)
 
     def test_a_directory_that_is_there_is_not_taken(self) -> None:
         self.there.mkdir()

@@ -13,12 +13,29 @@ from unittest import mock
 
 from nova import exception as nova_exception
 from nova import objects as nova_objects
+from nova.compute import provider_tree
 
 from kvmdriver import exception
 from kvmdriver.host import pci
 from kvmdriver.nova import cpu_traits, errors, image_cache, images, pci_devices, resources, traits
 from kvmdriver.storage.store import InstanceStore
 from tests.unit.nova import objects as made
+
+
+class ProvidersTest(unittest.TestCase):
+    def test_mediated_devices_that_nova_has_left_are_withdrawn(self) -> None:
+        tree = provider_tree.ProviderTree()
+        tree.new_root("kvm1", made.UUID)
+        inventory = {"VGPU": {"total": 4, "reserved": 0}}
+        for name in ("kvm1_pci_0000_81_00_0", "kvm1_0000:81:00.0"):
+            tree.new_child(name, made.UUID)
+            tree.update_inventory(name, inventory)
+        resources._withdraw_mediated_devices(tree, "kvm1")
+        self.assertEqual(
+            {"total": 4, "reserved": 4}, tree.data("kvm1_pci_0000_81_00_0").inventory["VGPU"]
+        )
+        # that one is of nova's PCI tracker, for ports
+        self.assertEqual(inventory, tree.data("kvm1_0000:81:00.0").inventory)
 
 
 class HostTest(unittest.TestCase):

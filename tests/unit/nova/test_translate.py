@@ -151,19 +151,6 @@ class TranslateTest(unittest.TestCase):
             with self.subTest(trait), self.assertRaises(exception.Unsupported):
                 self.model({f"trait:{trait}": "required"}, libvirt=libvirt)
 
-    def test_refusals(self) -> None:
-        for specs, properties, name in (
-            ({"hw:tpm_version": "2.0"}, {}, "hw:tpm_version"),
-            ({"hw:mem_encryption": "true"}, {}, "hw:mem_encryption"),
-            ({"resources:VGPU": "1"}, {}, "resources:VGPU"),
-            ({}, {"hw_viommu_model": "intel"}, "hw_viommu_model"),
-            ({}, {"hw_architecture": "aarch64"}, "hw_architecture"),
-        ):
-            with self.subTest(name), self.assertRaises(nova_exception.Invalid) as caught:
-                self.model(specs, properties)
-            self.assertIn(name, str(caught.exception))
-        self.model({"hw:mem_encryption": "false"})
-
     def test_numa_and_pins(self) -> None:
         topology = objects.InstanceNUMATopology(
             cells=[

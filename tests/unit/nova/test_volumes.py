@@ -79,12 +79,28 @@ class VolumesTest(unittest.TestCase):
     def test_disconnect(self) -> None:
         _, info = self.connect("iscsi", target_lun=1)
         with mock.patch(FACTORY) as factory:
-            volumes.disconnect(self.node, info, force=True)
+            volumes.disconnect(self.node, info, made.UUID, force=True)
         call = factory.return_value.disconnect_volume.call_args
         self.assertEqual(
             ({"path": "/dev/sdx"}, True, True),
             (call.args[1], call.kwargs["force"], call.kwargs["ignore_errors"]),
         )
+
+    def test_a_multiattach_volume_of_another_server_stays_connected(self) -> None:
+        _, info = self.connect("iscsi", target_lun=1)
+        info["multiattach"] = True
+        other = "7b4f0e6a-93c5-4f0c-9d0a-0b7f3c1b2a44"
+        for users, calls in (({other: {made.UUID}}, 0), ({made.UUID: {made.UUID}}, 1), ({}, 1)):
+            self.node.hypervisor.disk_serials.return_value = users
+            with self.subTest(users), mock.patch(FACTORY) as factory:
+                volumes.disconnect(self.node, info, made.UUID)
+                self.assertEqual(calls, factory.return_value.disconnect_volume.call_count)
+
+    def test_read_only(self) -> None:
+        for mode, read_only in (("ro", True), ("rw", False), (None, False)):
+            with self.subTest(mode):
+                _, info = self.connect("iscsi", access_mode=mode)
+                self.assertEqual(read_only, self.model(info).volume.read_only)
 
     def test_extend(self) -> None:
         _, info = self.connect("iscsi")

@@ -200,9 +200,11 @@ class FakeContext(types.SimpleNamespace):
             attention=threading.Event(),
             mender=mock.Mock(return_value="it was taken back"),
             hypervisor=mock.Mock(),
+            store=mock.Mock(root="/i"),
             locks=mock.Mock(hold=lambda *_uuids: contextlib.nullcontext()),
         )
-        self.hypervisor.domain.return_value = self.domain
+        self.hypervisor.domain.return_value = self.hypervisor.find.return_value = self.domain
+        self.domain.record.side_effect = lambda: self.record
 
     def known(self, _name: str) -> Any:
         return self.domain, self.record

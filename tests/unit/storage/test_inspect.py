@@ -2,6 +2,7 @@
 
 import os
 import struct
+import subprocess
 import tempfile
 import unittest
 
@@ -58,6 +59,40 @@ class InspectTest(unittest.TestCase):
 
     def test_unknown_features(self) -> None:
         self.assertIn("harm", self.refused(self.put(qcow2(incompatible=1 << 60))).message)
+
+    def test_extended_l2_is_a_normal_image(self) -> None:
+        # bit 4 of the incompatible features
+        info = inspect.inspect(self.put(qcow2(incompatible=1 << 4)), max_bytes=1024 * MIB)
+        self.assertEqual(inspect.ImageInfo("qcow2", 64 * MIB), info)
+        made = os.path.join(self.directory.name, "made")
+        options = ["-o", "extended_l2=on,cluster_size=128k"]
+        subprocess.run(["qemu-img", "create", "-qf", "qcow2", *options, made, "8M"], check=True)
+        self.assertEqual(8, inspect.inspect(made, max_bytes=1024 * MIB).size_mib)
+
+    def test_extended_l2_excuses_nothing_else(self) -> None:
+        for image, word in (
+            (qcow2(incompatible=1 << 4, backing=b"/etc/shadow"), "backing_file"),
+            (qcow2(incompatible=1 << 4 | 1 << 2), "data_file"),
+            (qcow2(incompatible=1 << 4 | 1 << 5), "unknown_features"),
+            (qcow2(incompatible=1 << 4 | 1 << 63), "unknown_features"),
+        ):
+            with self.subTest(word):
+                self.assertIn(word, self.refused(self.put(image)).message)
+
+    def test_an_open_image(self) -> None:
+        descriptor = inspect.open_regular(self.put(qcow2()))
+        self.addCleanup(os.close, descriptor)
+        os.rename(self.put(b"other", "other"), self.put(qcow2()))
+        os.lseek(descriptor, 100, os.SEEK_SET)
+        info = inspect.inspect("its name", descriptor, max_bytes=1024 * MIB)
+        self.assertEqual("qcow2", info.format)
+
+    def test_a_backing_file_with_an_endless_name(self) -> None:
+        header = bytearray(qcow2(backing=b"x"))
+        header[16:20] = b"\xff" * 4
+        path = self.put(bytes(header))
+        os.truncate(path, 1 << 40)
+        self.assertEqual(1023, len(inspect.header_backing(path) or ""))
 
     def test_bomb(self) -> None:
         error = self.refused(self.put(qcow2(size=1 << 60)))

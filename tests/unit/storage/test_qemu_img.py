@@ -1,6 +1,7 @@
 """qemu-img is real here: it needs neither root nor a guest."""
 
 import os
+import subprocess
 import tempfile
 import unittest
 
@@ -56,6 +57,38 @@ class QemuImgTest(unittest.TestCase):
             source, "raw", self.path("target"), "qcow2", progress=lambda *r: seen.append(r)
         )
         self.assertEqual(("convert image", 100, 100, "percent"), seen[-1])
+
+    def test_an_open_image(self) -> None:
+        source, target = self.path("source"), self.path("target")
+        self.qemu_img.create(source, "qcow2", size_mib=4)
+        descriptor = os.open(source, os.O_RDONLY)
+        self.addCleanup(os.close, descriptor)
+        os.unlink(source)
+        self.assertEqual(0, self.qemu_img.check(descriptor, "qcow2"))
+        self.qemu_img.convert(descriptor, "qcow2", target, "raw")
+        self.assertEqual(4 << 20, os.path.getsize(target))
+
+    def test_how_much_of_an_image_has_content(self) -> None:
+        raw, source = self.path("raw"), self.path("source")
+        with open(raw, "wb") as image:
+            image.write(b"\1" * (2 << 20))
+            image.truncate(8 << 20)
+        for option in ([], ["-c"]):
+            subprocess.run(
+                ["qemu-img", "convert", "-O", "qcow2", *option, raw, source], check=True
+            )
+            self.assertEqual(0.25, self.qemu_img.check(source, "qcow2"))
+
+    def test_a_watch_ends_a_conversion(self) -> None:
+        source = self.path("source")
+        with open(source, "wb") as image:
+            image.write(os.urandom(16 << 20))
+
+        def watch() -> float:
+            raise exception.InsufficientResources("touched")
+
+        with self.assertRaises(exception.InsufficientResources):
+            self.qemu_img.convert(source, "raw", self.path("target"), "qcow2", watch=watch)
 
     def test_damage(self) -> None:
         path = self.path("cut.qcow2")
