@@ -12,7 +12,7 @@ from lxml import etree
 from kvmdriver import exception
 from kvmdriver.hypervisor.record import RUNNING, Record, Task, TaskName
 from kvmdriver.model import Instance
-from kvmdriver.operations import attach, mending, power, resize, snapshot
+from kvmdriver.operations import attach, destroy, mending, power, resize, snapshot
 from kvmdriver.operations.context import Context
 
 UUID = "0a1b2c3d-0000-4000-8000-000000000001"
@@ -213,6 +213,22 @@ class FakeContext(types.SimpleNamespace):
 
     def save(self, _domain: object, record: Record) -> None:
         self.record = record
+
+
+class DeleteTest(unittest.TestCase):
+    def answer(self, task: Task | None) -> Any:
+        """What a delete says whose instance was removed by the mending of that task."""
+        context = mock.MagicMock()
+        domain, record = mock.Mock(uuid=UUID), Record(instance=INSTANCE, root="/i", task=task)
+        context.find.return_value = context.known.return_value = (domain, record)
+        context.at_rest.side_effect = exception.InstanceNotFound("gone")
+        return destroy.terminate(context, UUID)
+
+    def test_the_disks_that_a_delete_kept_which_was_cut_off(self) -> None:
+        self.assertEqual(
+            ("/i/disk",), self.answer(Task.begin(TaskName.DELETE, files=("/i/disk",)))
+        )
+        self.assertEqual((), self.answer(Task.begin(TaskName.CREATE)))
 
 
 class TaskTest(unittest.TestCase):
