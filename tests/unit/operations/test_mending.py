@@ -4,6 +4,7 @@ import contextlib
 import threading
 import types
 import unittest
+from collections.abc import Iterator
 from typing import Any
 from unittest import mock
 
@@ -135,6 +136,22 @@ class RebootTest(unittest.TestCase):
         self.assertEqual("done", self.decide(run=4))
         self.assertEqual("not done", self.decide(cut_off=False))
         self.assertEqual("not done", self.decide(same_boot=False))
+
+    def test_a_stop_mends_again_what_could_not_be_mended_while_the_guest_hung(self) -> None:
+        context, domain = mock.MagicMock(), mock.Mock(uuid=UUID)
+        domain.status.return_value = "running"
+        record = Record(instance=INSTANCE, root="/i", task=Task.begin(TaskName.REBOOT))
+        off: list[bool] = []
+
+        @contextlib.contextmanager
+        def exclusively(_name: str, *, to_stop: bool) -> Iterator[Any]:
+            self.assertTrue(to_stop)
+            off.append(domain.destroy.called)
+            yield domain, record
+
+        context.exclusively = exclusively
+        power.stop(context, UUID, timeout=0)
+        self.assertEqual([False, False, True], off)
 
 
 class SnapshotTest(unittest.TestCase):
