@@ -39,7 +39,7 @@ def terminate(
         try:
             domain, record = context.at_rest(uuid, to_stop=True)
         except exception.InstanceNotFound:
-            return None
+            return ()  # it was being made, and is no more
         kept = _disk_paths(record) if keep_disks else ()
         # what an operation has left that could not be mended goes, too
         left = (*record.task.files, *record.task.removes) if record.task is not None else ()
