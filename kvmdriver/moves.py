@@ -104,7 +104,7 @@ class Moves:
 
     def check_can_live_migrate_destination(self, offer: MigrationOffer) -> MigrationAnswer:
         """Whether this host could take an instance."""
-        return migration_check.check_destination(self._context, offer)
+        return migration_check.check_offer(self._context, offer)
 
     def pre_live_migration(self, offer: MigrationOffer) -> MigrationPlan:
         """Make everything that an instance needs here."""

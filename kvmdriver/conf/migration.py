@@ -34,12 +34,14 @@ this connection is the control of a migration, and with ``tunnelled`` the memory
     ),
     cfg.BoolOpt(
         "native_tls",
-        default=False,
+        default=True,
         help="""
-Whether QEMU encrypts the memory and the disks that it sends (libvirt's VIR_MIGRATE_TLS), and the
-agents the files that they send to each other. Both hosts need certificates in ``tls_directory``
-and the same value here; a host without them is refused before anything moves. Costs CPU
-time: some 10 to 30 % of throughput.
+Whether what leaves the host is encrypted: the memory and the disks that QEMU sends (libvirt's
+VIR_MIGRATE_TLS), and the files that the agents send to each other. Both hosts need certificates in
+``tls_directory`` and the same value here; a migration without them is refused before anything
+moves. False sends guests' memory, disks and passwords in the clear: only for networks that nobody
+else is on. Encryption costs CPU time, some 10 to 30 % of throughput. With ``tunnelled`` the memory
+goes through the connection of ``transport``, and is encrypted as that is.
 """,
     ),
     cfg.StrOpt(

@@ -25,6 +25,15 @@ _HOSTS_OWN: dict[str, tuple[str, ...]] = {
 }
 
 
+# Devices that an instance's model has each by its own, and those that it or libvirt adds, none of
+# which refers to anything of the host.
+_OF_THE_MODEL = ("disk", "interface")
+_HARMLESS = (
+    "emulator", "controller", "serial", "console", "channel", "input", "graphics", "audio", "video",
+    "watchdog", "memballoon", "rng", "hub", "panic", "memory",
+)  # fmt: skip
+
+
 def with_addresses(fresh: etree._Element, old: etree._Element) -> etree._Element:
     """A definition made from the model, with its devices at the addresses that they had.
 
@@ -45,6 +54,28 @@ def with_addresses(fresh: etree._Element, old: etree._Element) -> etree._Element
         elif node.tag == "controller":
             devices.append(_controller(node))
     return result
+
+
+def foreign_devices(fresh: etree._Element, old: etree._Element) -> list[str]:
+    """Devices of a definition that the instance has not, so that they would be lost; each named.
+
+    What libvirt adds by itself, as controllers, is not among them.
+
+    :param fresh: the definition that is made from the model.
+    :param old: the definition on the source.
+    """
+    devices, former = fresh.find("devices"), old.find("devices")
+    if devices is None or former is None:
+        return []
+    known = {key for key, _node in _keyed(devices)}
+    found = []
+    for key, node in _keyed(former):
+        if node.tag in _OF_THE_MODEL:
+            if key not in known:
+                found.append(" ".join(key))
+        elif node.tag not in _HARMLESS:
+            found.append(str(node.tag))
+    return found
 
 
 def live_definition(running: etree._Element, prepared: etree._Element) -> etree._Element:

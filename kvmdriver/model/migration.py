@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, StringConstraints, model_validator
 
 from kvmdriver.model.base import Identifier, Model, Name, ShortText, Uuid
-from kvmdriver.model.disk import DiskName
+from kvmdriver.model.disk import MAX_DISK_MIB, DiskName
 from kvmdriver.model.instance import Instance
 
 # Every state but the last three is kept with the domain while it lasts; run and switch-over are
@@ -20,6 +20,8 @@ MigrationKind = Literal["live", "cold"]
 TimeoutAction = Literal["abort", "post-copy", "pause"]
 # A file of an instance by its name alone: it cannot lead out of the directory.
 FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$")]
+# The largest files are those of full disks, with what a qcow2 image has besides the content.
+ByteCount = Annotated[int, Field(ge=0, le=2 * MAX_DISK_MIB * 1024 * 1024)]
 Xml = Annotated[str, StringConstraints(min_length=5, max_length=4 * 1024 * 1024)]
 
 
@@ -76,11 +78,12 @@ class MovingDisk(Model):
     name: DiskName
     file: FileName
     format: Literal["raw", "qcow2"]
-    size: int = Field(ge=0)
-    allocated: int = Field(ge=0)
+    size: ByteCount
+    allocated: ByteCount
+    length: ByteCount | None = Field(None, description="size of the file, where it is to be sent")
     backing: FileName | None = None
-    """Name of the image in the cache that the disk is an overlay of."""
-    backing_size: int = 0
+    """Name of the image in the source's cache that the disk is an overlay of."""
+    backing_size: ByteCount = 0
 
 
 class MovingFile(Model):
@@ -88,7 +91,7 @@ class MovingFile(Model):
 
     place: Literal["instance", "cache"]
     name: FileName
-    size: int = Field(ge=0)
+    size: ByteCount
 
 
 class MigrationOffer(Model):

@@ -23,7 +23,8 @@ from kvmdriver.operations import console, destroy, spawn, view
 from kvmdriver.operations.context import Context
 from kvmdriver.operations.migrate.check import check_destination, refuse
 from kvmdriver.operations.migrate.offer import check_shared, problem_of
-from kvmdriver.operations.migrate.prepare import definition, forget, parse_definition, placed
+from kvmdriver.operations.migrate.placement import placed
+from kvmdriver.operations.migrate.prepare import definition, forget, parse_definition
 from kvmdriver.operations.migrate.settle import point_to_images
 from kvmdriver.operations.undo import undo_on_failure
 from kvmdriver.progress import Progress, ignore

@@ -203,3 +203,31 @@ def _unsafe(path: str, reason: str) -> exception.ImageUnacceptable:
         value=path,
         remedy="if you trust it, convert it to a plain image: qemu-img convert -O qcow2 IMAGE NEW",
     )
+
+
+def require_overlay(path: str, size: int, backing: str | None) -> None:
+    """Refuse a qcow2 disk that another host has sent unless it is what was agreed on.
+
+    Fields: https://www.qemu.org/docs/master/interop/qcow2.html.
+
+    :param size: its virtual size in bytes.
+    :param backing: the name of its backing file, whatever its directory; None for none.
+    :raises kvmdriver.exception.ImageUnacceptable: it has another size or backing file, or its data
+        lies in another file.
+    """
+    with open(path, "rb") as disk:
+        header = disk.read(80)
+        offset, length = int.from_bytes(header[8:16], "big"), int.from_bytes(header[16:20], "big")
+        # the name lies in the first cluster, which has at most 2 MiB
+        if len(header) < 80 or header[:4] != _QCOW2 or offset >= 2 * _MIB:
+            raise exception.ImageUnacceptable("the disk is no qcow2 image")
+        found = None
+        if offset:
+            disk.seek(offset)
+            found = os.path.basename(disk.read(min(length, 1023)).decode(errors="replace"))
+    if int.from_bytes(header[4:8], "big") >= 3 and int.from_bytes(header[72:80], "big") & 1 << 2:
+        raise exception.ImageUnacceptable("the data of the disk lies in another file")
+    if int.from_bytes(header[24:32], "big") != size:
+        raise exception.ImageUnacceptable("the disk has not the size that was offered")
+    if found != backing:
+        raise exception.ImageUnacceptable("the disk has not the backing file that was offered")

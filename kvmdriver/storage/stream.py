@@ -1,15 +1,21 @@
 """Files from one host to another, over TCP: holes are left out, TLS where it is configured.
 
-The receiver knows beforehand which files may come, and where each goes; the sender proves by a
-token, which it got over the message bus, that it is meant. On the wire, for each file:
+The receiver knows beforehand which files may come, how large each is, and where it goes; the
+sender proves by a token, which it got over the message bus, that it is meant. On the wire, for
+each file:
 
     sender    {"token": "...", "name": "disk", "size": 1073741824}, one line of JSON
     receiver  "ok", one line, or the reason against it, and the end
     sender    pieces: offset (8 bytes), length (4 bytes), data; a length of 0 is the end
     receiver  "done", one line, once the file is complete and in its place
+
+Pieces come in the order of their offsets, and do not overlap.
 """
 
 import contextlib
+import dataclasses
+import errno
+import fcntl
 import hmac
 import json
 import logging
@@ -19,19 +25,33 @@ import socket
 import ssl
 import struct
 import threading
-from collections.abc import Iterator
-from typing import BinaryIO
+from collections.abc import Callable, Iterator, Mapping
+from typing import Annotated, BinaryIO
+
+import pydantic
 
 from kvmdriver import exception
+from kvmdriver.acceptor import Acceptor, Listener
+from kvmdriver.model.base import Model
+from kvmdriver.model.migration import FileName
 from kvmdriver.progress import Progress, ignore
-from kvmdriver.storage.copy import remove_file
+from kvmdriver.storage.copy import write_error
 
 LOG = logging.getLogger(__name__)
 
+_MIB = 1024 * 1024
 _PIECE = struct.Struct("!QI")
-_CHUNK = 1024 * 1024
+_CHUNK = _MIB
 _LINE = 4096
+# Seconds within which the other side of a transfer must send or take something.
 _SECONDS = 60.0
+# Seconds for the TLS handshake and the header together, and connections that are at that.
+_GREETING = 10.0
+_STRANGERS = 32
+# Seconds for a transfer to end when its receiver is closed.
+_ENDING = 10.0
+# Bytes that are written before the free space is looked at again.
+_STEP = 64 * _MIB
 
 
 def tls_context(directory: str, role: str) -> ssl.SSLContext:
@@ -56,20 +76,57 @@ def tls_context(directory: str, role: str) -> ssl.SSLContext:
             f"the certificates cannot be used: {error}",
             field="kvm_migration.tls_directory",
             value=directory,
+            remedy="install the certificates of your authority there, or set native_tls to false",
         ) from None
 
 
-class Receiver:
-    """Takes files from ``open`` to ``close``.
+class Header(Model):
+    """What the sender says first."""
 
-    :param files: where each file goes, by name; what comes under other names is refused.
+    token: Annotated[str, pydantic.StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,128}$")]
+    name: FileName
+    size: int = pydantic.Field(ge=0, lt=1 << 63)
+
+
+@dataclasses.dataclass(frozen=True)
+class ExpectedFile:
+    """A file that may come; sizes in bytes.
+
+    :ivar exact: whether the file must have that size, or may be smaller.
+    :ivar accept: looks at the complete file before it gets its name; raises a KVMDriverError
+        against it.
     """
 
-    def __init__(self, files: dict[str, str], tls: ssl.SSLContext | None = None):
+    path: str
+    size: int
+    exact: bool = True
+    accept: Callable[[str], None] | None = None
+
+
+class Receiver:
+    """Takes files from ``open`` to ``close``, each of them once.
+
+    :param files: the files that may come, by name.
+    :param require: raises a KVMDriverError unless so many MiB can be written.
+    """
+
+    def __init__(
+        self,
+        files: Mapping[str, ExpectedFile],
+        tls: ssl.SSLContext | None = None,
+        *,
+        require: Callable[[int], None] | None = None,
+    ):
         self.token = secrets.token_urlsafe(32)
-        self._files = files
+        self._files = dict(files)
         self._tls = tls
-        self._listener: socket.socket | None = None
+        self._require = require
+        self._acceptor = Acceptor("file-receiver", limit=_STRANGERS, seconds=_GREETING, line=_LINE)
+        self._listener: Listener | None = None
+        self._lock = threading.Lock()
+        self._closed = False
+        self._coming: dict[str, tuple[socket.socket, threading.Thread]] = {}
+        self._taken: set[str] = set()
 
     def open(self, address: str, port: int = 0) -> int:
         """Listen; the port.
@@ -77,7 +134,7 @@ class Receiver:
         :raises kvmdriver.exception.StorageError: the address is none of this host's, or taken.
         """
         try:
-            listener = socket.create_server((address, port))
+            self._listener = self._acceptor.listen(address, port, self._on_header, tls=self._tls)
         except OSError as error:
             raise exception.StorageError(
                 f"cannot receive files at {address}: {error.strerror}",
@@ -85,92 +142,160 @@ class Receiver:
                 value=address,
                 remedy="set it to an address of this host",
             ) from None
-        self._listener = listener
-        threading.Thread(
-            target=self._accept, args=(listener,), name="file-receiver", daemon=True
-        ).start()
-        return int(listener.getsockname()[1])
-
-    def allow(self, name: str, path: str) -> None:
-        """Let one more file come."""
-        self._files[name] = path
+        return self._listener.port
 
     def close(self) -> None:
-        listener, self._listener = self._listener, None
-        if listener is not None:
+        """Take nothing more, and end what is coming."""
+        with self._lock:
+            self._closed = True
+            coming = list(self._coming.values())
+        if self._listener is not None:
+            self._listener.close()
+        for client, _transfer in coming:
             with contextlib.suppress(OSError):
-                listener.shutdown(socket.SHUT_RDWR)
-            listener.close()
+                client.shutdown(socket.SHUT_RDWR)
+        for _client, transfer in coming:
+            transfer.join(_ENDING)
 
-    def _accept(self, listener: socket.socket) -> None:
-        while True:
-            try:
-                raw, peer = listener.accept()
-            except OSError:
-                return
-            threading.Thread(
-                target=self._serve, args=(raw, peer), name="file-receiver", daemon=True
-            ).start()
+    def _on_header(self, client: socket.socket, line: bytes, rest: bytes) -> str | None:
+        """Take a connection, or say why not, to the sender as well; does not wait."""
+        # what follows the header before our answer is not of this protocol
+        header = None if rest else _parse(line)
+        reason = "not a request" if header is None else self._admit(client, header)
+        if reason is not None:
+            with contextlib.suppress(OSError):
+                client.send(f"{reason}\n".encode())
+        return reason
 
-    def _serve(self, raw: socket.socket, peer: object) -> None:
+    def _admit(self, client: socket.socket, header: Header) -> str | None:
+        """Begin a transfer, or say why not."""
+        if not hmac.compare_digest(header.token.encode(), self.token.encode()):
+            return "not allowed"
+        expected = self._files.get(header.name)
+        if expected is None:
+            return "no such file is expected"
+        if header.size > expected.size or expected.exact and header.size != expected.size:
+            return f"{header.size} bytes are not the {expected.size} that were announced"
+        with self._lock:
+            if self._closed:
+                return "no more files are taken"
+            if header.name in self._taken:
+                return "the file has come already"
+            if header.name in self._coming:
+                return "the file is coming already"
+            transfer = threading.Thread(
+                target=self._take, args=(client, header), name="file-transfer", daemon=True
+            )
+            self._coming[header.name] = (client, transfer)
+            transfer.start()
+        return None
+
+    def _take(self, client: socket.socket, header: Header) -> None:
+        failure = ""
         try:
-            raw.settimeout(_SECONDS)
-            client = self._tls.wrap_socket(raw, server_side=True) if self._tls else raw
-            with client, client.makefile("rb") as stream:
-                self._receive(client, stream)
+            client.settimeout(_SECONDS)
+            with client.makefile("rb") as stream:
+                self._receive(client, stream, header.size, self._files[header.name])
+        except exception.KVMDriverError as error:
+            failure = error.message
         except (OSError, ValueError) as error:
-            LOG.warning("a file from %s did not arrive: %s", peer, error)
-        finally:
-            raw.close()
+            failure = str(error) or type(error).__name__
+        except Exception as error:
+            LOG.exception("file %s", header.name)
+            failure = type(error).__name__
+        with self._lock:
+            del self._coming[header.name]
+            if not failure:
+                self._taken.add(header.name)
+        if failure:
+            LOG.warning("file %s did not arrive: %s", header.name, failure)
+        with client, contextlib.suppress(OSError):
+            client.sendall(f"{failure or 'done'}\n".encode()[-_LINE:])
 
-    def _receive(self, client: socket.socket, stream: BinaryIO) -> None:
-        line = stream.readline(_LINE)
-        try:
-            header = json.loads(line)
-            token, name, size = str(header["token"]), str(header["name"]), int(header["size"])
-        except (ValueError, KeyError, TypeError):
-            client.sendall(b"not a request\n")
-            return
-        if not hmac.compare_digest(token.encode(), self.token.encode()) or size < 0:
-            client.sendall(b"not allowed\n")
-            return
-        path = self._files.get(name)
-        if path is None:
-            client.sendall(b"no such file is expected\n")
-            return
-        part = f"{path}.{secrets.token_hex(4)}.part"
-        try:
-            _write(part, size, stream, client)
-            os.chmod(part, 0o644)
-            os.rename(part, path)
-            client.sendall(b"done\n")
-        finally:
-            remove_file(part)
+    def _receive(
+        self, client: socket.socket, stream: BinaryIO, size: int, expected: ExpectedFile
+    ) -> None:
+        with _part_of(expected.path) as (directory, name, target):
+            client.sendall(b"ok\n")
+            self._write(target, size, stream)
+            if expected.accept is not None:
+                expected.accept(os.path.join(os.path.dirname(expected.path), name))
+            if self._closed:
+                raise OSError("the migration has ended")
+            with _writing():
+                # unlike rename(2), link(2) replaces nothing
+                os.link(
+                    name,
+                    os.path.basename(expected.path),
+                    src_dir_fd=directory,
+                    dst_dir_fd=directory,
+                    follow_symlinks=False,
+                )
 
-
-def _write(part: str, size: int, stream: BinaryIO, client: socket.socket) -> None:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    try:
-        descriptor = os.open(part, flags, 0o600)
-    except OSError as error:
-        client.sendall(f"{error.strerror}\n".encode())
-        raise
-    with os.fdopen(descriptor, "wb", buffering=0) as target:
-        client.sendall(b"ok\n")
-        target.truncate(size)
+    def _write(self, target: int, size: int, stream: BinaryIO) -> None:
+        position = permitted = 0
+        self._require_space(min(size, _STEP))
+        with _writing():
+            os.truncate(target, size)
         while True:
             offset, length = _PIECE.unpack(_exactly(stream, _PIECE.size))
             if length == 0:
                 break
-            if length > _CHUNK or offset + length > size:
-                raise ValueError("a piece lies outside of the file")
+            if offset < position or length > _CHUNK or offset + length > size:
+                raise ValueError("a piece lies outside of the file, or before another one")
+            if permitted < length:
+                self._require_space(min(size - offset, _STEP))
+                permitted = _STEP
+            permitted -= length
             data = _exactly(stream, length)
-            try:
-                os.pwrite(target.fileno(), data, offset)
-            except OSError as error:
-                client.sendall(f"{error.strerror}\n".encode())
-                raise
-        os.fsync(target.fileno())
+            with _writing():
+                if os.pwrite(target, data, offset) != length:
+                    raise OSError(errno.ENOSPC, "the file was not written completely")
+            position = offset + length
+        with _writing():
+            os.fsync(target)
+
+    def _require_space(self, size: int) -> None:
+        if self._require is not None:
+            self._require(-(-size // _MIB))
+
+
+def _parse(line: bytes) -> Header | None:
+    try:
+        return Header.model_validate_json(line, strict=True)
+    except pydantic.ValidationError:
+        return None
+
+
+@contextlib.contextmanager
+def _part_of(path: str) -> Iterator[tuple[int, str, int]]:
+    """A new file beside ``path``: directory, name, and descriptor; it is gone afterwards."""
+    with _writing():
+        directory = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        name = f".{secrets.token_hex(16)}.part"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        with _writing():
+            descriptor = os.open(name, flags, 0o600, dir_fd=directory)
+        try:
+            # tells the image cache that the file is not left over
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield directory, name, descriptor
+        finally:
+            os.close(descriptor)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name, dir_fd=directory)
+    finally:
+        os.close(directory)
+
+
+@contextlib.contextmanager
+def _writing() -> Iterator[None]:
+    """Failures of the body are our own, unlike those of the connection."""
+    try:
+        yield
+    except OSError as error:
+        raise write_error(error, "the file") from None
 
 
 def _exactly(stream: BinaryIO, count: int) -> bytes:
@@ -225,7 +350,7 @@ def send(
                     done = offset + length
                     progress(stage, done, size)
                 server.sendall(_PIECE.pack(0, 0))
-            except (BrokenPipeError, ConnectionResetError):
+            except (BrokenPipeError, ConnectionResetError, ssl.SSLEOFError):
                 LOG.debug("%s: the receiver has ended the transfer", name)  # it says why
             _expect(answers.readline(_LINE), b"done\n", name)
             progress(stage, size, size)
@@ -267,5 +392,7 @@ def _extents(descriptor: int, size: int) -> Iterator[tuple[int, int]]:
 
 def _expect(answer: bytes, wanted: bytes, name: str) -> None:
     if answer != wanted:
-        reason = answer.decode(errors="replace").strip() or "the receiver has gone away"
+        # it comes from another host, and ends up on an operator's terminal
+        text = "".join(c if c.isprintable() else " " for c in answer.decode(errors="replace"))
+        reason = text.strip() or "the receiver has gone away"
         raise exception.StorageError(f"{name} was not taken: {reason}")

@@ -199,9 +199,20 @@ class Host:
         return os.path.join(self.state, "kvmdriver.conf")
 
     def configure(self, instances_path: str | None = None, **migration: object) -> None:
-        """Write the agent's configuration."""
-        options = {"inbound_address": self.address, "transport": "tcp", **migration}
-        lines = "".join(f"{name} = {value}\n" for name, value in options.items())
+        """Write the agent's configuration.
+
+        :param migration: options of [kvm_migration]; None leaves the default of one, where the
+            laboratory otherwise has everything in the clear.
+        """
+        options = {
+            "inbound_address": self.address,
+            "transport": "tcp",
+            "native_tls": False,
+            **migration,
+        }
+        lines = "".join(
+            f"{name} = {value}\n" for name, value in options.items() if value is not None
+        )
         with open(self.config, "w") as file:
             file.write(
                 f"[DEFAULT]\ntransport_url = {self._laboratory.bus_url}\n"

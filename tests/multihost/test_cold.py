@@ -1,9 +1,13 @@
 """Moving what is switched off, and moving disks while their guests run."""
 
 import os
+import shutil
+from typing import Any
 
 from kvmdriver import exception, model
+from tests.functional.base import guest_file
 from tests.multihost.base import MultihostTest
+from tests.multihost.laboratory import Host
 from tests.multihost.workload import Workload
 
 
@@ -27,6 +31,74 @@ class ColdMigrationTest(MultihostTest):
             self.api.stop_instance(view.name, timeout=60, host="kvm2")
             self.api.cold_migration(view.name, "kvm1", host="kvm2")
             self.assertEqual({"kvm1": "off"}, self.where(view.uuid))
+
+    def test_with_certificates_everything_is_encrypted_by_default(self) -> None:
+        with self.agents(transport=None, native_tls=None):
+            image = self._image_of_its_own()
+            view = self.create(disks=[image, {"size_mib": 48, "format": "raw"}])
+            self.guest_of(view).run("echo kept > /root/kept; echo second > /dev/vdb; sync")
+            self.api.stop_instance(view.name, timeout=60)
+            # another content, as far as a host can tell that has not the image in its cache
+            os.utime(image["image"]["path"], (1, 1))
+            before = self._cached(self.second)
+            self.assertEqual("completed", self.api.cold_migration(view.name, "kvm2").state)
+            received = self._cached(self.second) - before
+            # the image has no checksum: what the other host has sent is for nobody else
+            self.assertEqual(["received"], [name.partition("-")[0] for name in received])
+            self.api.start_instance(view.name, host="kvm2")
+            guest = self.guest_of(view)
+            self.assertEqual("kept", guest.run("cat /root/kept"))
+            self.assertEqual("second", guest.run("head -c 6 /dev/vdb"))
+            os.utime(image["image"]["path"], (2, 2))
+            moved = self.api.live_migration(view.name, "kvm1", host="kvm2")
+            self.assertEqual("completed", moved.state)
+            self.assertEqual("kept", guest.run("cat /root/kept"))
+            # back where the image lies, the instance has it from there again
+            disk = self.api.get_instance(view.name).disks[0]
+            described = self.first.run("qemu-img", "info", "-U", disk.path or "")
+            self.assertNotIn("received-", described)
+            self.assertIn("_base", described)
+
+    def _image_of_its_own(self) -> dict[str, Any]:
+        path = os.path.join(self.first.state, "image.qcow2")
+        shutil.copyfile(guest_file("guest.qcow2"), path)
+        os.utime(path, (2, 2))
+        self.addCleanup(os.unlink, path)
+        return {"image": {"type": "file", "path": path}}
+
+    @staticmethod
+    def _cached(host: Host) -> set[str]:
+        directory = os.path.join(host.local_storage, "_base")
+        return set(os.listdir(directory)) if os.path.isdir(directory) else set()
+
+    def test_without_certificates_nothing_moves(self) -> None:
+        with self.agents(transport=None, native_tls=None):
+            view = self.create(nics=[])
+            self.api.stop_instance(view.name, timeout=0)
+            for host, role in ((self.second, "server"), (self.first, "client")):
+                hidden = os.path.join(host.state, "pki", "qemu")
+                os.rename(hidden, f"{hidden}.away")
+                try:
+                    with self.assertRaises(exception.MigrationRefused) as caught:
+                        self.api.cold_migration(view.name, "kvm2")
+                finally:
+                    os.rename(f"{hidden}.away", hidden)
+                reasons = caught.exception.reasons
+                self.assertEqual({"tls"}, {reason["code"] for reason in reasons}, role)
+                for reason in reasons:
+                    self.assertEqual("kvm_migration.tls_directory", reason["field"])
+                    self.assertIn("/etc/pki/qemu", reason["message"])
+                    self.assertIn("native_tls", reason["remedy"])
+                self.assertEqual({"kvm1": "off"}, self.where(view.uuid))
+            self.assertFalse(os.path.exists(f"{self.second.local_storage}/{view.uuid}"))
+            # only one of two hosts that has encryption switched off is not enough
+            self.second.kill_agent()
+            self.second.configure(native_tls=False)
+            self.second.start_agent()
+            with self.assertRaises(exception.MigrationRefused) as caught:
+                self.api.cold_migration(view.name, "kvm2")
+            fields = [reason["field"] for reason in caught.exception.reasons]
+            self.assertEqual(["kvm_migration.native_tls"], fields)
 
     def test_with_shared_storage_nothing_is_copied(self) -> None:
         with self.agents(shared=True):

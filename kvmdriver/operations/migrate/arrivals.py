@@ -1,7 +1,6 @@
 """What a destination holds in memory while instances come in: ports, and receivers of files."""
 
 import socket
-import ssl
 import threading
 
 from kvmdriver import exception
@@ -59,15 +58,9 @@ class Arrivals:
         )
 
     def receive(
-        self,
-        migration: str,
-        files: dict[str, str],
-        address: str,
-        port: int | None,
-        tls: ssl.SSLContext | None,
+        self, migration: str, receiver: Receiver, address: str, port: int | None
     ) -> FileReceiver:
         """Take files for a migration from now on."""
-        receiver = Receiver(files, tls)
         number = receiver.open(address, port or 0)
         found = FileReceiver(address=address, port=number, token=receiver.token)
         with self._lock:

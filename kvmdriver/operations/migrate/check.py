@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from kvmdriver import exception
-from kvmdriver.host import certificates
 from kvmdriver.host import platform as host_platform
 from kvmdriver.host.memory import total_and_available_mib
 from kvmdriver.hypervisor.record import Record
@@ -13,8 +12,16 @@ from kvmdriver.model import Instance, MigrationAnswer, MigrationOffer, Problem
 from kvmdriver.network.check import check as check_network
 from kvmdriver.operations import cpu
 from kvmdriver.operations.context import Context
+from kvmdriver.operations.migrate import encryption
 from kvmdriver.operations.migrate.offer import problem_of
-from kvmdriver.operations.resolve import check_memory, drivers_own_of_nic, refuse_drivers_own
+from kvmdriver.operations.migrate.placement import images_here, sees_marker
+from kvmdriver.operations.migrate.terms import violations
+from kvmdriver.operations.resolve import (
+    check_memory,
+    drivers_own_of_disk,
+    drivers_own_of_nic,
+    refuse_drivers_own,
+)
 
 _MIB = 1024 * 1024
 # The task of an instance that waits for its guest, and of one whose guest is on its way elsewhere.
@@ -23,12 +30,19 @@ OUTGOING = "migrate"
 _USERFAULTFD = "/proc/sys/vm/unprivileged_userfaultfd"
 
 
+def check_offer(context: Context, offer: MigrationOffer) -> MigrationAnswer:
+    """What this host says to an offer of another one. Changes nothing."""
+    answer = check_destination(context, offer)
+    problems = [*violations(offer), *answer.problems, *_tls(context, offer, answer.shared)]
+    return answer.changed(problems=tuple(problems))
+
+
 def check_destination(context: Context, offer: MigrationOffer) -> MigrationAnswer:
-    """Whether this host could take an instance. Changes nothing."""
+    """Whether this host could take an instance, wherever that comes from. Changes nothing."""
     conf = context.conf.kvm_migration
     shared = sees_marker(context, offer)
     problems: list[Problem] = []
-    for check in (_identity, _origin, _platform, _cpu, _memory, _networks, _tls):
+    for check in (_identity, _origin, _platform, _cpu, _memory, _networks):
         problems += _collect(check, context, offer)
     if not shared:
         problems += _collect(_space, context, offer)
@@ -54,12 +68,6 @@ def uri_of(context: Context) -> str:
     address = conf.inbound_address
     host = f"[{address}]" if ":" in address else address
     return f"qemu+{conf.transport}://{host}/system"
-
-
-def sees_marker(context: Context, offer: MigrationOffer) -> bool:
-    """Whether the directory of the instance is the source's own, too."""
-    layout = context.store.layout(offer.instance.uuid)
-    return os.path.exists(layout.file(offer.marker))
 
 
 def is_leftover(record: Record | None, offer: MigrationOffer) -> bool:
@@ -122,7 +130,9 @@ def _origin(context: Context, offer: MigrationOffer) -> Iterator[Problem]:
         ("consoles.tcp_ports", instance.consoles.tcp_ports),
     ]
     for position, disk in enumerate(instance.disks):
-        own += [(f"disks.{position}.volume", disk.volume)]
+        field = f"disks.{position}"
+        # where the file of the disk lies here is decided elsewhere
+        own += [row for row in drivers_own_of_disk(disk, field) if row[0] != f"{field}.file"]
     for position, nic in enumerate(instance.nics):
         own += list(drivers_own_of_nic(nic, f"nics.{position}"))
     yield from _attempt(refuse_drivers_own, own)
@@ -202,10 +212,10 @@ def _networks(context: Context, offer: MigrationOffer) -> Iterator[Problem]:
         yield from _attempt(check_network, nic, context.hypervisor, field=f"nics.{position}")
 
 
-def _tls(context: Context, offer: MigrationOffer) -> Iterator[Problem]:
+def _tls(context: Context, offer: MigrationOffer, shared: bool) -> Iterator[Problem]:
     conf = context.conf.kvm_migration
-    if offer.kind != "live":
-        return
+    if offer.kind == "cold" and shared:
+        return  # nothing is sent
     if offer.native_tls != conf.native_tls:
         yield Problem(
             code="configuration_error",
@@ -214,8 +224,8 @@ def _tls(context: Context, offer: MigrationOffer) -> Iterator[Problem]:
             f" on {context.host}",
             remedy="set it to the same value on all hosts",
         )
-    if offer.native_tls and conf.native_tls:
-        yield from certificates.problems(conf.tls_directory, "server")
+    else:
+        yield from encryption.problems(conf, "server", offer.kind, shared=shared)
 
 
 def _space(context: Context, offer: MigrationOffer) -> Iterator[Problem]:
@@ -223,10 +233,8 @@ def _space(context: Context, offer: MigrationOffer) -> Iterator[Problem]:
     for disk in offer.disks:
         full = offer.full_copy and disk.backing is not None
         needed += disk.allocated + (disk.backing_size if full else 0)
-    cached = context.store.cache_directory
-    for file in offer.files:
-        if file.place == "instance" or not os.path.exists(os.path.join(cached, file.name)):
-            needed += file.size
+    here = images_here(context, offer)
+    needed += sum(file.size for file in offer.files if file.name not in here)
     yield from _attempt(context.store.require, -(-needed // _MIB))
 
 

@@ -17,16 +17,19 @@ from kvmdriver.hypervisor.record import Owner, Record, Task
 from kvmdriver.model import (
     Instance,
     Migration,
+    MigrationAnswer,
     MigrationCheck,
     MigrationOffer,
     MigrationOptions,
     MigrationPlan,
     MigrationPolicy,
     MigrationView,
+    Problem,
 )
 from kvmdriver.model.migration import MigrationKind, MigrationState
 from kvmdriver.neighbour import Neighbour
 from kvmdriver.operations.context import Context
+from kvmdriver.operations.migrate import encryption
 from kvmdriver.operations.migrate import offer as offers
 from kvmdriver.operations.migrate.check import OUTGOING, refuse
 from kvmdriver.operations.migrate.converge import predict
@@ -110,11 +113,7 @@ def check(
         problems = offers.check_source(context, domain, record, kind)
         with _marker(context, offer):
             answer = neighbour.check(offer)
-        if kind == "live":
-            problems += unreachable(answer.uri)
-        if answer.shared:
-            problems += offers.check_shared(record.instance)
-        problems += answer.problems
+        problems += _after_answer(context, record.instance, kind, answer)
         rate = None
         if kind == "live" and domain.is_active():
             rate = _dirty_rate(context, domain)
@@ -205,11 +204,7 @@ def begin(
         policy = offers.policy_of(
             context.conf.kvm_migration, options, _memory_mib(record.instance), copied
         )
-        problems += answer.problems
-        if answer.shared:
-            problems += offers.check_shared(record.instance)
-        if kind == "live":
-            problems += unreachable(answer.uri)
+        problems += _after_answer(context, record.instance, kind, answer)
         refuse(record.instance, neighbour.host, problems)
         for warning in answer.warnings:
             LOG.warning("%s: %s", domain.name, warning)
@@ -234,6 +229,20 @@ def begin(
         # a host that boots must not start what has gone to another one
         domain.set_autostart(False)
         return Move(context, domain, record, offer, neighbour, policy)
+
+
+def _after_answer(
+    context: Context, instance: Instance, kind: MigrationKind, answer: MigrationAnswer
+) -> list[Problem]:
+    """What speaks against a migration once it is known how the two hosts are connected."""
+    found = list(answer.problems)
+    conf = context.conf.kvm_migration
+    found += encryption.problems(conf, "client", kind, shared=answer.shared)
+    if answer.shared:
+        found += offers.check_shared(instance)
+    if kind == "live":
+        found += unreachable(answer.uri)
+    return found
 
 
 def send_files(move: Move, plan: MigrationPlan, progress: Progress) -> None:
@@ -270,7 +279,8 @@ def _run(move: Move, plan: MigrationPlan, progress: Progress) -> None:
         full_copy=move.offer.full_copy,
         bandwidth=move.policy.bandwidth,
         parallel_connections=conf.parallel_connections,
-        native_tls=conf.native_tls,
+        # what goes through the tunnel is encrypted, or not, as that is
+        native_tls=conf.native_tls and not conf.tunnelled,
         tunnelled=conf.tunnelled,
         auto_converge=move.policy.auto_converge,
         post_copy=move.policy.post_copy,

@@ -7,7 +7,6 @@ from oslo_config import cfg
 from oslo_utils import uuidutils
 
 from kvmdriver import exception
-from kvmdriver.host import certificates
 from kvmdriver.hypervisor import xml
 from kvmdriver.hypervisor.capabilities import cpu_set
 from kvmdriver.hypervisor.domain import Domain
@@ -25,6 +24,7 @@ from kvmdriver.model import (
 from kvmdriver.model.migration import MigrationKind
 from kvmdriver.operations import console, cpu, nested
 from kvmdriver.operations.context import Context
+from kvmdriver.operations.migrate.terms import marker_of
 from kvmdriver.operations.storage_move import outside_disks
 from kvmdriver.storage import inspect
 
@@ -79,7 +79,7 @@ def make_offer(
     running = domain.xml()
     layout = context.store.layout(instance.uuid)
     disks = tuple(
-        moving_disk(context, disk)
+        moving_disk(context, disk, sent=kind == "cold")
         for disk in instance.disks
         if disk.device == "disk" and disk.file is not None
     )
@@ -110,7 +110,7 @@ def make_offer(
         evacuated_from=record.evacuated_from,
         active=active,
         autostart=domain.autostart(),
-        marker=f"migration-{identity}",
+        marker=marker_of(identity),
         definition=xml.to_string(domain.xml(inactive=True)),
         cpu=cpu.of_guest(context, domain.uuid).definition if active else None,
         machine=xml.attribute(running, "os/type", "machine") or None,
@@ -153,8 +153,6 @@ def check_source(
         except exception.KVMDriverError as error:
             found.append(problem_of(error))
     conf = context.conf.kvm_migration
-    if kind == "live" and conf.native_tls:
-        found += certificates.problems(conf.tls_directory, "client")
     if conf.tunnelled and conf.parallel_connections > 1:
         found.append(
             Problem(
@@ -194,8 +192,11 @@ def problem_of(error: exception.KVMDriverError) -> Problem:
     return Problem(code=error.code, field=error.field, message=error.message, remedy=error.remedy)
 
 
-def moving_disk(context: Context, disk: Disk) -> MovingDisk:
-    """A disk with its file, as the offer has it."""
+def moving_disk(context: Context, disk: Disk, *, sent: bool) -> MovingDisk:
+    """A disk with its file, as the offer has it.
+
+    :param sent: the file itself is sent, not its content by QEMU.
+    """
     assert disk.file is not None and disk.name is not None  # noqa: S101 the caller has looked
     path = disk.file.path
     status = os.stat(path)
@@ -212,6 +213,7 @@ def moving_disk(context: Context, disk: Disk) -> MovingDisk:
         format=disk.file.format,
         size=size,
         allocated=status.st_blocks * 512,
+        length=status.st_size if sent else None,
         backing=backing,
         backing_size=backing_size,
     )

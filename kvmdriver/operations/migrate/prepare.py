@@ -1,20 +1,19 @@
 """The destination makes ready: a definition that waits, disks to fill, files to receive."""
 
 import os
+from collections.abc import Mapping
 
 from lxml import etree
 
 from kvmdriver import exception
 from kvmdriver.definition.build import domain_xml
-from kvmdriver.definition.migration import with_addresses
+from kvmdriver.definition.migration import foreign_devices, with_addresses
 from kvmdriver.host import platform as host_platform
 from kvmdriver.hypervisor import xml
 from kvmdriver.hypervisor.domain import Domain
 from kvmdriver.hypervisor.record import Owner, Record, Task
 from kvmdriver.model import (
-    Disk,
     FileReceiver,
-    Instance,
     Migration,
     MigrationOffer,
     MigrationPlan,
@@ -25,17 +24,28 @@ from kvmdriver.operations.context import Context
 from kvmdriver.operations.migrate.arrivals import parse_ports
 from kvmdriver.operations.migrate.check import (
     INCOMING,
-    check_destination,
+    check_offer,
     is_leftover,
     refuse,
     uri_of,
 )
+from kvmdriver.operations.migrate.placement import (
+    accept_disk,
+    disk_path,
+    is_received,
+    obtain_images,
+    placed,
+    shared_images,
+    wanted_files,
+)
 from kvmdriver.operations.undo import undo_on_failure
-from kvmdriver.progress import ignore
 from kvmdriver.storage import stream
-from kvmdriver.storage.image_cache import Role
+from kvmdriver.storage.copy import remove_file
+from kvmdriver.storage.stream import ExpectedFile, Receiver
 
 CONSOLE_LOG = "console.log"
+# The most of it that goes along: virtlogd starts a new file at 2 MiB (virtlogd.conf, max_size).
+LOG_BYTES = 4 * 1024 * 1024
 
 
 def prepare(context: Context, offer: MigrationOffer) -> MigrationPlan:
@@ -52,9 +62,11 @@ def prepare(context: Context, offer: MigrationOffer) -> MigrationPlan:
         leftover = context.hypervisor.find(uuid)
         if leftover is not None and is_leftover(context.record(uuid), offer):
             remove_incoming(context, leftover)
-        answer = check_destination(context, offer)
+        answer = check_offer(context, offer)
         refuse(offer.instance, context.host, list(answer.problems))
-        instance = placed(context, offer)
+        images = shared_images(context, offer) if answer.shared else obtain_images(context, offer)
+        received = tuple(path for path in images.values() if is_received(path))
+        instance = placed(context, offer, images)
         migration = Migration(
             id=offer.id,
             kind=offer.kind,
@@ -68,7 +80,12 @@ def prepare(context: Context, offer: MigrationOffer) -> MigrationPlan:
             instance=instance,
             root=context.store.root,
             digest=offer.digest,
-            task=Task(name=INCOMING, owner=Owner.current(), migration=migration),
+            task=Task(
+                name=INCOMING,
+                owner=Owner.current(),
+                files=() if answer.shared else received,
+                migration=migration,
+            ),
             requests=offer.requests,
             # this host may have the instance back before it was told to forget it
             evacuated_from=tuple(h for h in offer.evacuated_from if h != context.host),
@@ -79,15 +96,18 @@ def prepare(context: Context, offer: MigrationOffer) -> MigrationPlan:
         context.migrations.activity.set()
         domain = context.hypervisor.define(definition(context, offer, record))
         undo.add(forget, domain)
-        wanted: list[MovingFile] = []
+        wanted: tuple[MovingFile, ...] = ()
         if not answer.shared:
+            for path in received:
+                undo.add(remove_file, path)
             context.store.create(uuid)
-            wanted = _wanted(context, offer, instance)
+            wanted = wanted_files(offer, images)
             if offer.kind == "live":
-                _make_disks(context, offer)
+                _make_disks(context, offer, images)
         ports = parse_ports(conf.ports)
         if not answer.shared:
-            _receive(context, uuid, offer.id, wanted, live=offer.kind == "live")
+            files = _expected(context, offer, wanted, images)
+            _receive(context, uuid, offer.id, files, live=offer.kind == "live")
         address = conf.inbound_address
         live = offer.kind == "live"
         disks = tuple(d.name for d in offer.disks) if live and not answer.shared else ()
@@ -98,7 +118,7 @@ def prepare(context: Context, offer: MigrationOffer) -> MigrationPlan:
             memory_port=context.arrivals.take_port(offer.id, ports, address) if live else None,
             disk_port=context.arrivals.take_port(offer.id, ports, address) if disks else None,
             copied_disks=disks,
-            wanted=tuple(wanted),
+            wanted=wanted,
         )
 
 
@@ -112,6 +132,8 @@ def remove_incoming(context: Context, domain: Domain) -> None:
     context.arrivals.end(task.migration.id)
     if not task.migration.shared:
         context.store.remove(domain.uuid)
+        for path in task.files:
+            remove_file(path)
     forget(domain)
 
 
@@ -122,7 +144,11 @@ def forget(domain: Domain) -> None:
 
 
 def definition(context: Context, offer: MigrationOffer, record: Record) -> etree._Element:
-    """A definition for this host of what an offer offers; devices keep their addresses."""
+    """A definition for this host of what an offer offers; devices keep their addresses.
+
+    :raises kvmdriver.exception.InvalidRequest: the offered one has devices that the instance has
+        not.
+    """
     instance = record.instance
     capabilities = host_platform.guest_capabilities(
         context.hypervisor,
@@ -135,7 +161,16 @@ def definition(context: Context, offer: MigrationOffer, record: Record) -> etree
         context.platform(instance.uuid, capabilities.emulator),
         record.to_element(),
     )
-    return with_addresses(fresh, parse_definition(offer.definition, "offer.definition"))
+    old = parse_definition(offer.definition, "offer.definition")
+    foreign = foreign_devices(fresh, old)
+    if foreign:
+        raise exception.InvalidRequest(
+            f"the definition has devices that are none of the instance's: {', '.join(foreign)}",
+            field="offer.definition",
+            instance=instance.name,
+            remedy="detach them on the source, e.g. with virsh detach-device",
+        )
+    return with_addresses(fresh, old)
 
 
 def parse_definition(text: str, field: str) -> etree._Element:
@@ -151,80 +186,39 @@ def parse_definition(text: str, field: str) -> etree._Element:
         ) from None
 
 
-def placed(context: Context, offer: MigrationOffer) -> Instance:
-    """The instance with its files where this host keeps them."""
-    layout = context.store.layout(offer.instance.uuid)
-    names = {disk.name: disk for disk in offer.disks}
-    found = []
-    for disk in offer.instance.disks:
-        if disk.file is None:
-            found.append(disk)
-        elif disk.device == "cdrom":
-            name = os.path.basename(disk.file.path)
-            found.append(_at(disk, os.path.join(context.store.cache_directory, name), "raw"))
-        elif disk.name in names:
-            moving = names[disk.name]
-            found.append(_at(disk, layout.file(moving.file), moving.format))
-        else:
-            raise exception.InvalidRequest(
-                f"disk {disk.name} of the instance is not among the disks that move",
-                field="offer.disks",
-            )
-    return offer.instance.changed(disks=tuple(found))
-
-
-def _at(disk: Disk, path: str, image_format: str) -> Disk:
-    return disk.changed(file={"path": path, "format": image_format})
-
-
-def _wanted(context: Context, offer: MigrationOffer, instance: Instance) -> list[MovingFile]:
-    """What the source has to send: what is not here, and cannot be had from its origin."""
-    found = []
-    for file in offer.files:
-        if (
-            file.place == "instance"
-            or not _in_cache(context, file)
-            and not _from_origin(context, file, instance)
-        ):
-            found.append(file)
-    if offer.kind == "cold":
-        found += [
-            MovingFile(place="instance", name=disk.file, size=disk.allocated)
-            for disk in offer.disks
-        ]
-    return found
-
-
-def _in_cache(context: Context, file: MovingFile) -> bool:
-    path = os.path.join(context.store.cache_directory, file.name)
-    return os.path.exists(path) and os.path.getsize(path) == file.size
-
-
-def _from_origin(context: Context, file: MovingFile, instance: Instance) -> bool:
-    """Make the cached copy of an image from the image itself, if it is known by its checksum."""
-    for disk in instance.disks:
-        image = disk.image
-        role: Role = "cdrom" if disk.device == "cdrom" else "disk"
-        if image is None or image.checksum is None:
-            continue
-        try:
-            if os.path.basename(context.images.locate(image, role)) == file.name:
-                context.images.get(image, role, ignore)
-                return True
-        except exception.KVMDriverError:
-            continue  # then the source sends it
-    return False
-
-
-def _make_disks(context: Context, offer: MigrationOffer) -> None:
+def _make_disks(context: Context, offer: MigrationOffer, images: Mapping[str, str]) -> None:
     layout = context.store.layout(offer.instance.uuid)
     for disk in offer.disks:
         backing = None
         if disk.backing is not None and not offer.full_copy:
-            backing = os.path.join(context.store.cache_directory, disk.backing)
-        context.qemu_img.create_target(
-            layout.file(disk.file), disk.format, disk.size, backing=backing
-        )
+            backing = images[disk.backing]
+        path = disk_path(layout, offer, disk, shared=False)
+        context.qemu_img.create_target(path, disk.format, disk.size, backing=backing)
+
+
+def _expected(
+    context: Context,
+    offer: MigrationOffer,
+    wanted: tuple[MovingFile, ...],
+    images: Mapping[str, str],
+) -> dict[str, ExpectedFile]:
+    """Where each file that the source is to send goes, and how large it is."""
+    layout = context.store.layout(offer.instance.uuid)
+    disks = {disk.file: disk for disk in offer.disks} if offer.kind == "cold" else {}
+    found = {}
+    for file in wanted:
+        if file.place == "cache":
+            found[file.name] = ExpectedFile(images[file.name], file.size)
+        elif file.name in disks:
+            disk = disks[file.name]
+            found[file.name] = ExpectedFile(
+                disk_path(layout, offer, disk, shared=False),
+                file.size,
+                accept=accept_disk(context, disk, images),
+            )
+        else:
+            found[file.name] = ExpectedFile(layout.file(file.name), file.size)
+    return found
 
 
 def receiver(context: Context, uuid: str, identity: str) -> FileReceiver:
@@ -244,21 +238,23 @@ def receiver(context: Context, uuid: str, identity: str) -> FileReceiver:
             f"{context.host} has no migration {identity} of the instance", instance=uuid
         )
     # an agent that has been started again, or a source that was away at the end
-    return _receive(context, record.instance.uuid, identity, [], live=True)
+    return _receive(context, record.instance.uuid, identity, {}, live=True)
 
 
 def _receive(
-    context: Context, uuid: str, identity: str, wanted: list[MovingFile], *, live: bool
+    context: Context, uuid: str, identity: str, files: dict[str, ExpectedFile], *, live: bool
 ) -> FileReceiver:
     """Listen for files; the console's log comes last, when the guest has gone over."""
     conf = context.conf.kvm_migration
     layout = context.store.layout(uuid)
-    files = {file.name: _target(context, layout, file) for file in wanted}
-    files[CONSOLE_LOG] = _older_log(layout) if live else layout.console_log
+    log = _older_log(layout) if live else layout.console_log
+    files = {**files, CONSOLE_LOG: ExpectedFile(log, LOG_BYTES, exact=False)}
     os.makedirs(context.store.cache_directory, mode=0o711, exist_ok=True)
     tls = stream.tls_context(conf.tls_directory, "server") if conf.native_tls else None
     port = context.arrivals.take_port(identity, parse_ports(conf.ports), conf.inbound_address)
-    return context.arrivals.receive(identity, files, conf.inbound_address, port, tls)
+    return context.arrivals.receive(
+        identity, Receiver(files, tls, require=context.store.require), conf.inbound_address, port
+    )
 
 
 def _older_log(layout: InstanceLayout) -> str:
@@ -267,9 +263,3 @@ def _older_log(layout: InstanceLayout) -> str:
     while os.path.exists(path := f"{layout.console_log}.{number}"):
         number += 1
     return path
-
-
-def _target(context: Context, layout: InstanceLayout, file: MovingFile) -> str:
-    if file.place == "cache":
-        return os.path.join(context.store.cache_directory, file.name)
-    return layout.file(file.name)

@@ -20,15 +20,18 @@ from kvmdriver.operations import console
 from kvmdriver.operations.context import Context
 from kvmdriver.operations.migrate.check import INCOMING, OUTGOING
 from kvmdriver.operations.migrate.outcome import GRACE, Verdict, decide
-from kvmdriver.operations.migrate.prepare import CONSOLE_LOG, forget, remove_incoming
+from kvmdriver.operations.migrate.prepare import (
+    CONSOLE_LOG,
+    LOG_BYTES,
+    forget,
+    remove_incoming,
+)
 from kvmdriver.progress import Progress, ignore
 from kvmdriver.storage import inspect, stream
 
 LOG = logging.getLogger(__name__)
 
 _STEP = 0.5
-# virtlogd starts a new file at 2 MiB (virtlogd.conf, max_size)
-_LOG_BYTES = 4 * 1024 * 1024
 
 
 def settle(
@@ -186,7 +189,7 @@ def _summary(last: JobProgress | None) -> dict[str, object]:
 
 def _send_console_log(context: Context, view: MigrationView, neighbour: Neighbour) -> None:
     """What the guest has printed so far goes with it. Its loss is no reason to lose more."""
-    data = console.read_log(context.store.layout(view.uuid), _LOG_BYTES)
+    data = console.read_log(context.store.layout(view.uuid), LOG_BYTES)
     try:
         target = neighbour.receiver(view.uuid, view.id)
         with tempfile.TemporaryFile() as log:
@@ -281,7 +284,7 @@ def finish_incoming(context: Context, uuid: str, identity: str) -> None:
         if migration is None:
             context.arrivals.end(identity)
             return
-        if migration.kind == "cold":
+        if migration.kind == "cold" and migration.shared:
             point_to_images(context, record.instance)
         if domain.presence() == "lost":
             LOG.error("%s: its memory was lost on the way, it is started again", domain.name)

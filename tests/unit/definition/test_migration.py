@@ -5,7 +5,7 @@ import unittest
 from lxml import etree
 
 from kvmdriver.definition.build import domain_xml
-from kvmdriver.definition.migration import live_definition, with_addresses
+from kvmdriver.definition.migration import foreign_devices, live_definition, with_addresses
 from kvmdriver.definition.platform import Platform
 from kvmdriver.model import Instance
 from kvmdriver.model.layout import InstanceLayout
@@ -73,6 +73,25 @@ class PersistentDefinitionTest(unittest.TestCase):
         """The other host sends this over a bus: it must not add devices, or choose files."""
         self.assertIsNone(self.result.find("devices/hostdev"))
         self.assertEqual(1, len(self.result.findall("devices/disk")))
+
+    def test_devices_that_are_none_of_the_instances_are_told(self) -> None:
+        plain = made("/here")
+        self.assertEqual([], foreign_devices(made("/there"), plain))
+        for element, attributes, child in (
+            ("disk", {"type": "block"}, ("target", {"dev": "vdb"})),
+            ("disk", {"type": "block"}, None),
+            ("interface", {"type": "direct"}, ("mac", {"address": "52:54:00:00:00:02"})),
+            ("hostdev", {"mode": "subsystem", "type": "pci"}, None),
+            ("filesystem", {"type": "mount"}, None),
+            ("tpm", {"model": "tpm-crb"}, None),
+        ):
+            with self.subTest(element):
+                definition = made("/here")
+                device = etree.SubElement(definition.find("devices"), element, attributes)
+                if child:
+                    etree.SubElement(device, *child)
+                found = foreign_devices(made("/there"), definition)
+                self.assertEqual([element], [name.partition(" ")[0] for name in found])
         self.assertNotIn("/here", etree.tostring(self.result, encoding="unicode"))
 
     def test_arguments_are_left_as_they_are(self) -> None:

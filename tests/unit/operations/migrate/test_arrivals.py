@@ -5,6 +5,7 @@ import unittest
 
 from kvmdriver import exception
 from kvmdriver.operations.migrate.arrivals import Arrivals, parse_ports
+from kvmdriver.storage.stream import Receiver
 
 LOCAL = "127.0.0.1"
 
@@ -45,7 +46,7 @@ class ArrivalsTest(unittest.TestCase):
         self.assertIsNone(self.arrivals.take_port("one", None, LOCAL))
 
     def test_nothing_is_left_at_the_end(self) -> None:
-        receiver = self.arrivals.receive("one", {}, LOCAL, None, None)
+        receiver = self.arrivals.receive("one", Receiver({}), LOCAL, None)
         self.assertEqual(receiver, self.arrivals.receiver("one"))
         self.arrivals.end("one")
         self.arrivals.end("one")
