@@ -25,12 +25,17 @@ ADDRESS = "KVMDRIVER_LABORATORY_ADDRESS"
 FIRST = "KVMDRIVER_LABORATORY_FIRST"
 # Its certificates, laid out as below /etc/pki; without them its libvirtd listens in the clear only.
 PKI = "KVMDRIVER_LABORATORY_PKI"
+# Numeric user as whom the command runs, in the groups of libvirt's socket and of QEMU; else as root.
+USER = "KVMDRIVER_LABORATORY_USER"
 PIDFILE = "/run/libvirt/libvirtd.pid"
+# Debian's groups: of those who may use libvirtd's socket, and of QEMU
+SOCKET_GROUP = "libvirt"
+QEMU_GROUP = "libvirt-qemu"
 # QEMU's capabilities take seconds to find out and are the same every time.
 CACHE = "/var/tmp/kvmdriver-libvirt-cache"
 
 LIBVIRTD_CONF = """auth_unix_rw = "none"
-unix_sock_group = "root"
+unix_sock_group = "{group}"
 log_outputs = "3:file:/var/log/libvirt/libvirtd.log"
 max_clients = 200
 """
@@ -108,7 +113,8 @@ def _prepare(state: str) -> None:
         migrates = QEMU_MIGRATES.format(address=address)
         if PKI in os.environ:
             migrates += QEMU_HAS_CERTIFICATES
-    _write(f"{state}/etc/libvirtd.conf", LIBVIRTD_CONF + listens)
+    group = SOCKET_GROUP if USER in os.environ else "root"
+    _write(f"{state}/etc/libvirtd.conf", LIBVIRTD_CONF.format(group=group) + listens)
     _write(f"{state}/etc/qemu.conf", QEMU_CONF + migrates)
     os.makedirs(CACHE, mode=0o711, exist_ok=True)
     for name, path in (
@@ -196,7 +202,25 @@ def main(command: list[str]) -> int:
         return _reap([sys.executable, "-m", "tests.namespace", *command])
     _prepare(state)
     _start_services(state)
+    user = os.environ.get(USER)
+    if user is not None:
+        command = _as_user(user, state, command)
     return os.execvp(command[0], command)
+
+
+def _as_user(user: str, state: str, command: list[str]) -> list[str]:
+    """The command line that runs ``command`` as a user who may use libvirt and owns ``state``."""
+    os.chown(state, int(user), int(user))
+    os.environ["HOME"] = state
+    # oslo.privsep starts its daemon so
+    sudoers = f"{state}/sudoers"
+    _write(sudoers, f"Defaults !secure_path\n#{user} ALL = (root) NOPASSWD: SETENV: ALL\n")
+    os.chmod(sudoers, 0o440)
+    _mount("--bind", sudoers, "/etc/sudoers")
+    groups = f"{SOCKET_GROUP},{QEMU_GROUP}"
+    return [
+        "setpriv", "--reuid", user, "--regid", user, "--groups", groups, "--inh-caps=-all", *command,
+    ]  # fmt: skip
 
 
 if __name__ == "__main__":
