@@ -248,7 +248,7 @@ def _unsafe(path: str, reason: str) -> exception.ImageUnacceptable:
 
 
 def require_overlay(path: str, size: int, backing: str | None) -> None:
-    """Refuse a qcow2 disk that another host has sent unless it is what was agreed on.
+    """Refuse a qcow2 disk from another host if it is not the one that was agreed on.
 
     Fields: https://www.qemu.org/docs/master/interop/qcow2.html.
 
