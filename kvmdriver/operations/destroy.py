@@ -38,7 +38,7 @@ def terminate(
     with context.locks.hold_to_remove(uuid, interrupt):
         known = context.known(uuid)
         if known is None:
-            return None
+            return ()  # the instance was being made, or another deletion was first
         cut_off = known[1].task
         try:
             domain, record = context.at_rest(uuid, to_stop=True)
