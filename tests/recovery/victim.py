@@ -228,7 +228,7 @@ def _be_agent(state: str, die_after: int | None, source: Any, tell: Any) -> None
             changes.count(command["die"])
         try:
             # not "ask", whose own timeout hides that of a request
-            answer = agent.client._call(command["call"], HOST, command["arguments"])
+            answer = agent.client._call(command["call"], HOST, command["arguments"], "changes")
             changes.stop()
             tell(answer=answer)
         except exception.KVMDriverError as error:
