@@ -84,7 +84,7 @@ _BUILDING = frozenset({TaskName.CREATE, TaskName.EVACUATE, TaskName.INCOMING})
 class Task(Model):
     """An operation under way: what it is about to change, written down before it changes it.
 
-    A process that dies, or that loses libvirt, leaves the task. Whoever mends it finds out what
+    A process that dies, or that loses libvirt, leaves the task. The mending finds out what
     libvirt has, and brings the instance to one of two states: done, or not done.
     """
 

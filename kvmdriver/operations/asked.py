@@ -14,7 +14,7 @@ _SALT_BYTES = 16
 def digest_of(request: Instance) -> str:
     """A digest for the record, secrets included: ``DIGEST`` or ``DIGEST:SALT:SECRET DIGEST``.
 
-    The record can be read by whoever may read the domain's XML, and passwords can be short: a
+    The record can be read by everybody who may read the domain's XML, and passwords can be short: a
     plain digest of one would be found by trying. So secrets are hashed apart, with a salt of this
     instance and by a function that is slow on purpose (scrypt, RFC 7914).
     """

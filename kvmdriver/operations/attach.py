@@ -23,7 +23,7 @@ from kvmdriver.progress import Progress, ignore
 _CHANGEABLE: tuple[Status, ...] = ("running", "paused", "blocked", "stopped", "crashed")
 _RESUME = {"suspended": "resume it first: its saved memory knows the devices that it has now"}
 
-# How long a guest has to let go of a device, and how often it is asked.
+# How long a guest has to release a device, and how often it is asked.
 _DETACH_SECONDS = 10
 _DETACH_ATTEMPTS = 3
 
@@ -148,7 +148,7 @@ def detach_disk(
     :param name: its target name, e.g. vdb.
     :param delete: remove its file too.
     :returns: the path of its file when that was kept.
-    :raises kvmdriver.exception.OperationTimeout: the guest does not let go of it.
+    :raises kvmdriver.exception.OperationTimeout: the guest does not release it.
     """
     with context.exclusively(name_or_uuid) as (domain, record):
         instance = record.instance
@@ -367,7 +367,7 @@ def detach_device(
                 break
         else:
             raise exception.OperationTimeout(
-                f"the guest does not let go of {what}",
+                f"the guest does not release {what}",
                 instance=domain.name,
                 remedy="unmount it inside the guest and try again, or stop the instance first",
             )

@@ -141,7 +141,7 @@ def shut_down(
             except exception.InstanceUnresponsive:
                 return False  # a QEMU that does not answer passes no button on
             except exception.HypervisorUnavailable:
-                # libvirtd went away: the guest may well react all the same
+                # libvirtd went away: the guest may react nevertheless
                 domain = _find_again(hypervisor, domain, deadline)
                 press = domain.press_power_button if kind == "stopped" else domain.reboot
                 continue

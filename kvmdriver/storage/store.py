@@ -201,11 +201,9 @@ class InstanceStore:
             if building is not None:
                 LOG.warning("%s has the mark of no host, and stays", directory)
             return building is None
-        if building is None:
-            is_ours = mark.is_of(host, host_uuid)
-        else:
-            is_ours = mark.is_surely_of(host, host_uuid) and mark.building == building
-        if not is_ours:
+        # The operation tells hosts apart that were cloned or have one name. A libvirtd that finds no
+        # UUID in the firmware makes one at each start, so the UUID of a host may change meanwhile.
+        if not mark.is_of(host, host_uuid) or building not in (None, mark.building):
             LOG.warning("%s belongs to %s, and stays", directory, mark.host)
             return False
         return True

@@ -23,7 +23,7 @@ import unittest
 from oslo_config import cfg
 
 from kvmdriver import conf as options
-from kvmdriver import exception
+from kvmdriver import exception, model
 from kvmdriver.agent import transport as bus
 from kvmdriver.agent.client import ComputeAPI
 from tests import namespace
@@ -95,7 +95,7 @@ reserved_disk_mib = 16
 
         def serves() -> bool:
             try:
-                self.api.ask("list_instances", HOST, timeout=10)
+                self.api._call("list_instances", HOST, {}, "reads", 10)
             except exception.KVMDriverError:
                 return False
             return True
@@ -105,7 +105,7 @@ reserved_disk_mib = 16
     def test_random_kills(self) -> None:
         self.wait_for_agent()
         self.canary = host.Canary(self.instances)
-        self.api.ask("build_and_run_instance", HOST, instance=self.canary.request())
+        self.api.build_and_run_instance(model.Instance.parse(self.canary.request()), host=HOST)
         self.canary.wait_for_boot()
         self.cached = set(os.listdir(f"{self.instances}/_base"))
         self.gate = Gate()

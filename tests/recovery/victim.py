@@ -217,7 +217,7 @@ def _be_agent(state: str, die_after: int | None, source: Any, tell: Any) -> None
         conf.set_override(name, value, group)
     if die_after is not None:
         changes.count(die_after)
-    agent = LocalAgent(conf, quiet=True)
+    agent = LocalAgent(conf)
     changes.stop()
     tell(pid=os.getpid())
     while line := source.readline():
@@ -228,7 +228,7 @@ def _be_agent(state: str, die_after: int | None, source: Any, tell: Any) -> None
             changes.count(command["die"])
         try:
             # not "ask", whose own timeout hides that of a request
-            answer = agent.client._call(command["call"], HOST, command["arguments"])
+            answer = agent.client._call(command["call"], HOST, command["arguments"], "changes")
             changes.stop()
             tell(answer=answer)
         except exception.KVMDriverError as error:

@@ -161,7 +161,7 @@ class Client(threading.Thread):
             try:
                 # not "ask", whose own timeout hides that of a request
                 arguments = {**step.arguments, "request_id": request_id}
-                self._api._call(step.method, self._host, arguments)
+                self._api._call(step.method, self._host, arguments, "changes")
             except exception.KVMDriverError as error:
                 said.append(f"{error.code}: {error.message}")
                 if HALF_PLUGGED.search(error.message) and self.instance is not None:

@@ -146,7 +146,9 @@ class RemoveTest(StoreTest):
     def test_what_is_not_surely_ours_stays(self) -> None:
         self.put("disk")
         for owner in (OTHERS, (OURS[0], OTHERS[1]), (OTHERS[0], OURS[1])):
-            descriptions.write(self.directory, mark(owner, building=BUILDING))
+            # another operation made it, or another host
+            made_by = BUILDING if owner == OTHERS else "another"
+            descriptions.write(self.directory, mark(owner, building=made_by))
             with self.subTest(owner), self.assertLogs(level="WARNING"):
                 self.assertFalse(self.store.remove(UUID, *OURS, building=BUILDING))
             self.assertEqual(["disk", descriptions.NAME], self.left())
@@ -163,6 +165,14 @@ class RemoveTest(StoreTest):
         descriptions.write(self.directory, mark(building=BUILDING))
         self.assertTrue(self.store.remove(UUID, *OURS, building=BUILDING))
         self.assertFalse(os.path.exists(self.directory))
+
+    def test_what_an_operation_has_made_goes_though_libvirtd_gives_the_host_another_uuid(
+        self,
+    ) -> None:
+        self.put("disk")
+        descriptions.write(self.directory, mark((OURS[0], OTHERS[1]), building=BUILDING))
+        self.assertTrue(self.store.remove(UUID, *OURS, building=BUILDING))
+        self.assertEqual([], self.left())
 
     def test_an_instance_of_ours_under_a_former_name(self) -> None:
         self.put("disk")
