@@ -107,8 +107,8 @@ class Changes:
             setattr(os, name, self._path_function(name, getattr(os, name)))
         for name in _PAIR_FUNCTIONS:
             setattr(os, name, self._pair_function(name, getattr(os, name)))
-        os.open = self._os_open(os.open)  # type: ignore[assignment]
-        builtins.open = io.open = self._open(builtins.open)  # type: ignore[assignment]
+        os.open = self._os_open(os.open)
+        builtins.open = io.open = self._open(builtins.open)
         started, ended = subprocess.Popen.__init__, subprocess.Popen.wait
         subprocess.Popen.__init__ = self._started(started)  # type: ignore[method-assign]
         subprocess.Popen.wait = self._ended(ended)  # type: ignore[method-assign]
