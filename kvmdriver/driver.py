@@ -38,6 +38,7 @@ from kvmdriver.model import (
     OsView,
     Vcpus,
 )
+from kvmdriver.model.base import check_new_name
 from kvmdriver.moves import Moves
 from kvmdriver.operations import (
     attach,
@@ -129,11 +130,6 @@ class KVMDriver(Moves):
         """Have every operation end that can be ended; each undoes what it has done."""
         self._context.cancellations.cancel_all(reason)
 
-    def _quickly(self) -> contextlib.AbstractContextManager[None]:
-        """For questions: libvirt answers within the time that is configured for them, or not."""
-        connection = self._context.hypervisor.connection
-        return connection.within(self._context.conf.kvm.read_timeout)
-
     def _watched(
         self, instance: str, progress: Progress, *, goes_with_instance: bool = False
     ) -> contextlib.AbstractContextManager[Progress]:
@@ -157,13 +153,14 @@ class KVMDriver(Moves):
         progress: Progress = ignore,
     ) -> InstanceView:
         """Make an instance and start it."""
+        check_new_name(instance.name)
         with self._context.cancellations.watch(instance.uuid, instance.name, progress) as told:
             return spawn.spawn(
                 self._context, instance, request_id=request_id, start=start, progress=told
             )
 
-    def destroy(self, instance: str, *, keep_disks: bool = False) -> tuple[str, ...]:
-        """Remove an instance; the paths of kept disks."""
+    def destroy(self, instance: str, *, keep_disks: bool = False) -> tuple[str, ...] | None:
+        """Remove an instance; the paths of kept disks, None when there was no such instance."""
         return destroy.terminate(self._context, instance, keep_disks=keep_disks)
 
     def clone(
@@ -176,6 +173,7 @@ class KVMDriver(Moves):
         progress: Progress = ignore,
     ) -> InstanceView:
         """Copy a stopped instance, disks included."""
+        check_new_name(name)
         with self._context.cancellations.watch(uuid, name, progress) as told:
             return clone.clone(
                 self._context, instance, name=name, uuid=uuid, request_id=request_id, progress=told
@@ -227,6 +225,7 @@ class KVMDriver(Moves):
 
     def rename(self, instance: str, name: str, *, request_id: str | None = None) -> None:
         """Give a stopped instance another name."""
+        check_new_name(name)
         clone.rename(self._context, instance, name, request_id=request_id)
 
     # Power
@@ -344,42 +343,46 @@ class KVMDriver(Moves):
 
     def get_console_output(self, instance: str, kib: int | None = None) -> bytes:
         """The end of an instance's console log."""
-        return console.console_log(self._context, instance, kib)
+        with self._context.question():
+            return console.console_log(self._context, instance, kib)
 
     def get_vnc_console(self, instance: str) -> str:
         """The URL of an instance's screen."""
-        return console.vnc_url(self._context, instance)
+        with self._context.question():
+            return console.vnc_url(self._context, instance)
 
     def get_serial_console(self, instance: str) -> tuple[str, int, str]:
         """Host, port and token of a socket to an instance's serial port."""
-        return console.serial_console(self._context, instance)
+        with self._context.question():
+            return console.serial_console(self._context, instance)
 
     def get_screenshot(self, instance: str) -> bytes:
         """An instance's screen as PNG."""
-        return console.screenshot(self._context, instance)
+        with self._context.question():
+            return console.screenshot(self._context, instance)
 
     # Looking
 
     def list_instances(self) -> list[InstanceView]:
         """All instances."""
-        with self._quickly():
+        with self._context.question():
             return view.list_instances(self._context)
 
     def get_instance(self, instance: str) -> InstanceView:
         """One instance."""
-        with self._quickly():
+        with self._context.question():
             return view.show(self._context, instance)
 
     def get_diagnostics(self, instance: str) -> Diagnostics:
         """Counters of a running instance."""
-        with self._quickly():
+        with self._context.question():
             return view.diagnostics(self._context, instance)
 
     def get_host(self) -> HostView:
         """The host."""
         # libvirt asks QEMU what it can do, which takes long the first time, and not again
         self._context.hypervisor.host_capabilities()
-        with self._quickly():
+        with self._context.question():
             return view.host(self._context)
 
     def get_cpu(self) -> CpuView:
@@ -398,7 +401,8 @@ class KVMDriver(Moves):
 
     def get_guest_cpu(self, instance: str) -> GuestCpu:
         """The CPU that a running instance has."""
-        return cpu.of_guest(self._context, instance)
+        with self._context.question():
+            return cpu.of_guest(self._context, instance)
 
     def check_host(self) -> list[CheckView]:
         """Everything that a host of virtual machines needs, with the command that mends it."""

@@ -8,13 +8,18 @@ The same object crosses the message bus: oslo.messaging rebuilds it from ``args`
 
 from typing import Any
 
+_MAX_SENTENCE = 2000
+_MAX_REASONS = 100
+
 
 class KVMDriverError(Exception):
     """Base of all errors of this driver.
 
-    :param message: what happened, one sentence.
+    All of them are shortened, since parts of them come from image servers, guests and requests.
+
+    :param message: what happened, one sentence; at most 2000 characters, as is the remedy.
     :param field: path of the offending field in the request, e.g. ``disks.0.image.path``.
-    :param value: the offending value, shortened to 200 characters.
+    :param value: the offending value; at most 200 characters, as are field and instance.
     :param remedy: what the caller can do about it.
     :param instance: name or UUID of the instance concerned.
     """
@@ -31,12 +36,13 @@ class KVMDriverError(Exception):
         remedy: str | None = None,
         instance: str | None = None,
     ):
+        message = shorten(message, _MAX_SENTENCE)
         super().__init__(message)
         self.message = message
-        self.field = field
-        self.value = None if value is None else _shorten(value)
-        self.remedy = remedy or self.default_remedy
-        self.instance = instance
+        self.field = None if field is None else shorten(field)
+        self.value = None if value is None else shorten(value)
+        self.remedy = shorten(remedy, _MAX_SENTENCE) if remedy else self.default_remedy
+        self.instance = None if instance is None else shorten(instance)
 
     @property
     def kwargs(self) -> dict[str, Any]:
@@ -53,23 +59,31 @@ class KVMDriverError(Exception):
 
     def describe(self) -> str:
         """The error for a person, one fact a line."""
-        lines = [self.message]
+        lines = [_line(self.message)]
         if self.instance:
-            lines.append(f"  instance: {self.instance}")
+            lines.append(_line(f"  instance: {self.instance}"))
         if self.field:
             shown = "" if self.value is None else f" = {self.value}"
-            lines.append(f"  field: {self.field}{shown}")
+            lines.append(_line(f"  field: {self.field}{shown}"))
         if self.remedy:
-            lines.append(f"  remedy: {self.remedy}")
+            lines.append(_line(f"  remedy: {self.remedy}"))
         return "\n".join(lines)
 
     def __str__(self) -> str:
         return self.describe().replace("\n  ", "; ")
 
 
-def _shorten(value: Any, limit: int = 200) -> str:
+def shorten(value: Any, limit: int = 200) -> str:
+    """A value as text of at most ``limit`` characters, the last one an ellipsis if it was longer."""
     text = value if isinstance(value, str) else repr(value)
+    # halves of surrogate pairs can neither be logged nor sent
+    text = text.encode(errors="backslashreplace").decode()
     return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def _line(text: str) -> str:
+    """A text on one line, so that no message can pretend to be a remedy."""
+    return " ".join(text.splitlines())
 
 
 class InvalidRequest(KVMDriverError):
@@ -192,7 +206,13 @@ class MigrationRefused(KVMDriverError):
 
     def __init__(self, message: str = "", *, reasons: Any = (), **named: Any):
         super().__init__(message, **named)
-        self.reasons = [dict(reason) for reason in reasons]
+        self.reasons = [
+            {
+                key: shorten(text, _MAX_SENTENCE) if isinstance(text, str) else text
+                for key, text in dict(reason).items()
+            }
+            for reason in list(reasons)[:_MAX_REASONS]
+        ]
 
     @property
     def kwargs(self) -> dict[str, Any]:
@@ -201,9 +221,9 @@ class MigrationRefused(KVMDriverError):
     def describe(self) -> str:
         lines = [super().describe()]
         for reason in self.reasons:
-            lines.append(f"  - {reason.get('message')}")
+            lines.append(_line(f"  - {reason.get('message')}"))
             if reason.get("remedy"):
-                lines.append(f"    remedy: {reason['remedy']}")
+                lines.append(_line(f"    remedy: {reason['remedy']}"))
         return "\n".join(lines)
 
 

@@ -74,11 +74,13 @@ class Moves:
 
     def list_migrations(self) -> list[MigrationView]:
         """Migrations to and from this host."""
-        return control.list_migrations(self._context)
+        with self._context.question():
+            return control.list_migrations(self._context)
 
     def get_migration(self, instance: str) -> MigrationView:
         """The latest migration of an instance."""
-        return control.get_migration(self._context, instance)
+        with self._context.question():
+            return control.get_migration(self._context, instance)
 
     def live_migration_abort(self, instance: str, *, force: bool = False) -> None:
         """Give a migration up."""

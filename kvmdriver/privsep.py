@@ -41,6 +41,7 @@ if os.geteuid() == 0:
 # virtlogd adds a number to the names of older logs
 _CONSOLE_LOG = re.compile(r"console\.log(\.[0-9]{1,4})?")
 _PID_FILES = "/run/libvirt/qemu"
+_HOST_CONFIG = "/etc/kvmdriver/kvmdriver.conf"
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
@@ -70,15 +71,21 @@ def read_console_log(path: str, size: int) -> bytes:
 
 
 def _roots() -> set[str]:
-    """The directories of instances, ours and nova's, as this process has been configured."""
-    conf = cfg.CONF
-    options.register_opts(conf)
+    """The directories of instances, ours and nova's.
+
+    By the configuration that this process was started with, which sudo's rules or rootwrap's
+    filters fix, and by that of the host: a command line without an agent passes on no file.
+    """
+    conf = options.register_opts(cfg.CONF)
+    host = options.register_opts(cfg.ConfigOpts())
+    host([], default_config_files=[path for path in (_HOST_CONFIG,) if os.path.exists(path)])
     # nova's own registers both with the same meaning
     for name, default in (("state_path", "/var/lib/nova"), ("instances_path", None)):
         with contextlib.suppress(cfg.DuplicateOptError):
             conf.register_opt(cfg.StrOpt(name, default=default))
     nova = conf.instances_path or os.path.join(conf.state_path, "instances")
-    return {os.path.abspath(nova), os.path.abspath(conf.kvm_storage.instances_path)}
+    paths = (nova, conf.kvm_storage.instances_path, host.kvm_storage.instances_path)
+    return {os.path.abspath(path) for path in paths}
 
 
 def _tail(directory: str, name: str, size: int) -> bytes:

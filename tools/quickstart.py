@@ -18,6 +18,7 @@ from kvmdriver import model  # noqa: E402
 from kvmdriver.agent.client import ComputeAPI  # noqa: E402
 from kvmdriver.agent.local import LocalAgent  # noqa: E402
 from kvmdriver.cli.base import ProgressBar  # noqa: E402
+from kvmdriver.cli.terminal import printable_log  # noqa: E402
 from kvmdriver.hypervisor import embed  # noqa: E402
 
 NAME = "quickstart"
@@ -38,7 +39,7 @@ def follow_console(compute: ComputeAPI, until: str, shown: int = 0) -> int:
     while True:
         output = compute.get_console_output(NAME)
         lines = [line for line in output[shown:].splitlines() if line.strip()]
-        sys.stdout.write("".join(f"    | {line}\n" for line in lines))
+        sys.stdout.write("".join(f"    | {printable_log(line)}\n" for line in lines))
         sys.stdout.flush()
         found = until in output[shown:]
         shown = len(output)
@@ -173,17 +174,19 @@ What to try next (as root, in this directory; --help tells more):
 
   . .venv/bin/activate
   export OS_KVM__VIRT_TYPE=qemu            # or leave it out where /dev/kvm works
-  kvmdriver host show
-  kvmdriver os list debian
-  kvmdriver server create web --image {guest}/guest.qcow2 --memory 256:512 --vcpus 1:2 \\
+  {kvmdriver} host show
+  {kvmdriver} os list debian
+  {kvmdriver} server create web --image {guest}/guest.qcow2 --memory 256:512 --vcpus 1:2 \\
       --network user --hostname web
-  kvmdriver server console web             # root / kvmdriver, Ctrl-] leaves
-  kvmdriver server list
-  kvmdriver server delete web
+  {kvmdriver} server console web             # root / kvmdriver, Ctrl-] leaves
+  {kvmdriver} server list
+  {kvmdriver} server delete web
 
   tools/run-tests                          # all tests, in namespaces of their own
 """
 
 if __name__ == "__main__":
     main(sys.argv[1], sys.argv[2])
-    print(NEXT.format(guest=sys.argv[1]))
+    # a host without libvirtd has to say that it wants the hypervisor in process
+    command = "kvmdriver" if embed.libvirtd_answers() else "kvmdriver --embedded"
+    print(NEXT.format(guest=sys.argv[1], kvmdriver=command))

@@ -72,12 +72,26 @@ class ComputeAPI(MigrationCalls):
         return InstanceView.model_validate(answer)
 
     def terminate_instance(
-        self, instance: str, *, keep_disks: bool = False, host: str | None = None
+        self,
+        instance: str,
+        *,
+        keep_disks: bool = False,
+        if_exists: bool = True,
+        host: str | None = None,
     ) -> tuple[str, ...]:
-        """Remove an instance; the paths of kept disks."""
+        """Remove an instance; the paths of kept disks.
+
+        :param if_exists: an instance that does not exist is no error, so that a request may be sent
+            again; the agent has nothing to do then.
+        :raises kvmdriver.exception.InstanceNotFound: there is none, and ``if_exists`` is False.
+        """
         answer = self._change(
             "terminate_instance", host, None, instance=instance, keep_disks=keep_disks
         )
+        if not if_exists and not answer.get("found", True):
+            raise exception.InstanceNotFound(
+                f"there is no instance {instance!r}", field="instance", instance=instance
+            )
         return tuple(answer["kept"])
 
     def clone_instance(

@@ -29,7 +29,8 @@ class Endpoint(MigrationMethods):
 
     @changes(requests.TerminateInstance, "delete")
     def terminate_instance(self, request: requests.TerminateInstance, call: Call) -> Any:
-        return {"kept": self._driver.destroy(request.instance, keep_disks=request.keep_disks)}
+        kept = self._driver.destroy(request.instance, keep_disks=request.keep_disks)
+        return {"found": kept is not None, "kept": kept or ()}
 
     @changes(requests.CloneInstance, "clone")
     def clone_instance(self, request: requests.CloneInstance, call: Call) -> Any:

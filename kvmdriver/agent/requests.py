@@ -11,9 +11,11 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints
 
 from kvmdriver.model import Disk, Instance, MigrationOffer, MigrationOptions, Nic
-from kvmdriver.model.base import Identifier, Mac, Model, Name, Path, Uuid
+from kvmdriver.model.base import Identifier, Mac, Model, Name, Path, Private, Uuid
+from kvmdriver.model.cpu import MAX_VCPUS
 from kvmdriver.model.disk import DiskName
 from kvmdriver.model.evacuation import Description
+from kvmdriver.model.memory import MAX_MEMORY_MIB, MIN_MEMORY_MIB
 from kvmdriver.model.migration import MigrationKind
 
 # A name or a UUID; both fit the alphabet of names.
@@ -92,13 +94,13 @@ class SnapshotInstance(InstanceRequest):
 
 
 class SetMemory(InstanceRequest):
-    current_mib: int | None = Field(None, ge=32)
-    maximum_mib: int | None = Field(None, ge=32)
+    current_mib: int | None = Field(None, ge=MIN_MEMORY_MIB, le=MAX_MEMORY_MIB)
+    maximum_mib: int | None = Field(None, ge=MIN_MEMORY_MIB, le=MAX_MEMORY_MIB)
 
 
 class SetVcpus(InstanceRequest):
-    current: int | None = Field(None, ge=1)
-    maximum: int | None = Field(None, ge=1)
+    current: int | None = Field(None, ge=1, le=MAX_VCPUS)
+    maximum: int | None = Field(None, ge=1, le=MAX_VCPUS)
 
 
 class AttachVolume(InstanceRequest):
@@ -136,7 +138,7 @@ class ListSystems(Request):
 
 
 # libvirt's own definitions of CPUs take a few KiB.
-CpuXml = Annotated[str, StringConstraints(min_length=5, max_length=262144)]
+CpuXml = Annotated[str, StringConstraints(min_length=5, max_length=262144), Private()]
 
 
 class BaselineCpu(Request):

@@ -1,7 +1,6 @@
 """What commands share: the client, a progress bar, and argument types."""
 
 import argparse
-import sys
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
@@ -11,6 +10,7 @@ from tqdm import tqdm
 
 from kvmdriver import exception
 from kvmdriver.agent.client import ComputeAPI
+from kvmdriver.cli import terminal
 from kvmdriver.model import Address, InstanceView, Model, ProgressView
 
 T = TypeVar("T")
@@ -35,13 +35,17 @@ class Base(command.Command):
         try:
             return super().run(parsed_args) or int(self.failed)
         except exception.KVMDriverError as error:
-            sys.stderr.write(f"Error: {error.describe()}\n  code: {error.code}\n")
+            self.tell(error)
             return 1
+
+    def tell(self, error: exception.KVMDriverError) -> None:
+        """Show an error."""
+        self.app.stderr.write(f"Error: {error.describe()}\n  code: {error.code}\n")
 
     def say(self, text: str) -> None:
         """Tell the user, unless asked to be quiet. Standard output is kept for results."""
         if self.app_args is None or self.app_args.verbose_level:
-            sys.stderr.write(f"{text}\n")
+            self.app.stderr.write(f"{text}\n")
 
 
 class InstanceCommand(Base):
@@ -75,13 +79,13 @@ class ProgressBar:
             in_bytes = view.unit == "bytes"
             self._bar = tqdm(
                 total=view.total,
-                desc=view.stage,
+                desc=terminal.printable(view.stage),
                 unit="B" if in_bytes else "",
                 unit_scale=in_bytes,
                 unit_divisor=1024,
                 disable=None,
                 leave=True,
-                file=sys.stderr,
+                file=terminal.progress(),
             )
         if self._bar is not None:
             self._bar.total = view.total

@@ -9,6 +9,7 @@ import termios
 import tty
 
 from kvmdriver import exception
+from kvmdriver.cli import terminal
 from kvmdriver.cli.base import InstanceCommand
 
 _ESCAPE = b"\x1d"  # Ctrl-], as in virsh and telnet
@@ -31,7 +32,7 @@ class Console(InstanceCommand):
             connection.sendall(token.encode() + b"\n")
             connection.settimeout(None)
             self.say("Connected. Escape character is ^]")
-            _talk(connection, sys.stdin.fileno(), sys.stdout.fileno())
+            _talk(connection, sys.stdin.fileno(), self.app.stdout.fileno())
             self.say("\nThe console has ended")
 
 
@@ -62,19 +63,31 @@ def _talk(connection: socket.socket, keyboard: int, screen: int) -> None:
 
 
 class ConsoleLog(InstanceCommand):
-    """Print the end of what an instance has written to its serial console."""
+    """Print the end of what an instance has written to its serial console.
+
+    On a terminal colours stay, and other control characters of the guest are shown as \\u001b. A pipe
+    or a file gets what the guest has written.
+    """
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
         parser.add_argument("--kib", type=int, metavar="KIB", help="how much of it")
         parser.add_argument("--lines", type=int, metavar="LINES", help="only the last lines")
+        parser.add_argument(
+            "--raw",
+            action="store_true",
+            help="send the guest's control characters to the terminal, which carries them out",
+        )
         return parser
 
     def take_action(self, args: argparse.Namespace) -> None:
         output = self.client.get_console_output(args.instance, kib=args.kib)
         if args.lines is not None:
             output = "".join(output.splitlines(keepends=True)[-args.lines :])
-        self.app.stdout.write(output)
+        stdout = self.app.stdout
+        raw = stdout.raw if isinstance(stdout, terminal.Screen) else stdout
+        to_terminal = raw.isatty() and not args.raw
+        raw.write(terminal.printable_log(output) if to_terminal else output)
 
 
 class VncUrl(InstanceCommand):

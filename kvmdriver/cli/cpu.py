@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import sys
 from typing import Any
 
 from kvmdriver import exception
@@ -87,7 +86,7 @@ class BaselineCpu(CpuCommand):
         cpus = [self.definition_of(source) for source in args.sources]
         found = self.client.baseline_cpu(cpus, migratable=args.migratable)
         if args.output is None:
-            sys.stdout.write(found)
+            self.app.stdout.write(found)
             return
         try:
             with open(args.output, "x") as file:

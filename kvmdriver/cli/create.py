@@ -235,10 +235,10 @@ def _config_drive(args: argparse.Namespace) -> dict[str, Any] | None:
         drive["hostname"] = args.hostname
     if args.ssh_key:
         drive["ssh_keys"] = [
-            line.strip()
+            line.strip(" \t")
             for path in args.ssh_key
-            for line in _read(path, "ssh_key").splitlines()
-            if line.strip()
+            for line in _read(path, "ssh_key").replace("\r\n", "\n").split("\n")
+            if line.strip(" \t")
         ]
     if args.user_data:
         drive["user_data"] = _read(args.user_data, "user_data")

@@ -1,7 +1,6 @@
 """``kvmdriver host ...`` and ``kvmdriver os ...``."""
 
 import argparse
-import sys
 from typing import Any
 
 from kvmdriver.agent.local import has_transport
@@ -110,7 +109,7 @@ class _SwitchNested(NestedBase):
             self.say("Nothing has to be done.")
         elif args.dry_run:
             for step in steps:
-                sys.stdout.write(step.text + "\n")
+                self.app.stdout.write(step.text + "\n")
         else:
             host.apply(steps, self.say)
             self.say("Done. Restart libvirtd, so that it asks QEMU again: its answers are cached.")

@@ -2,13 +2,13 @@
 
 import argparse
 import os
-import sys
 import time
 from typing import Any
 
 from tqdm import tqdm
 
 from kvmdriver import exception
+from kvmdriver.cli import terminal
 from kvmdriver.cli.base import Base, InstanceCommand, ListBase, ProgressBar, ShowBase, rows_of
 from kvmdriver.model import MigrationOptions, MigrationView
 from kvmdriver.model.migration import ENDED
@@ -123,7 +123,7 @@ class WatchMigration(InstanceCommand):
 
     def take_action(self, args: argparse.Namespace) -> int:
         seen = 0
-        with tqdm(unit="MiB", disable=None, file=sys.stderr, desc=args.instance) as bar:
+        with tqdm(unit="MiB", disable=None, file=terminal.progress(), desc=args.instance) as bar:
             while True:
                 view = self.client.get_migration(args.instance)
                 for decision in view.decisions[seen:]:

@@ -1,6 +1,7 @@
 """From the command line's notation to the model's."""
 
 import os
+import re
 from typing import Any
 
 from kvmdriver import exception
@@ -14,8 +15,10 @@ def mebibytes(text: str) -> int:
     upper = text.upper().removesuffix("IB").removesuffix("B") or text
     if upper[-1:] in _SUFFIXES:
         number, factor = upper[:-1], _SUFFIXES[upper[-1]]
+    if not re.fullmatch(r"[0-9]{1,15}(\.[0-9]{1,9})?", number):
+        raise ValueError("give a whole number of MiB, e.g. 512, 512M or 10G")
     value = float(number) * factor
-    if value != int(value) or value < 0:
+    if value != int(value):
         raise ValueError("give a whole number of MiB, e.g. 512, 512M or 10G")
     return int(value)
 
@@ -96,6 +99,7 @@ _LIMITS = (
     "read_iops_sec",
     "write_iops_sec",
 )
+_NUMBERS = ("boot_order", "iothread")
 
 
 def disk(text: str) -> dict[str, Any]:
@@ -115,7 +119,8 @@ def disk(text: str) -> dict[str, Any]:
         found.setdefault("image", {})["format"] = pairs.pop("image_format")
     if "discard" in pairs:
         found["discard"] = pairs.pop("discard") in ("yes", "true", "on", "unmap")
-    return {**found, **pairs}
+    numbers = {name: int(pairs.pop(name)) for name in _NUMBERS if name in pairs}
+    return {**found, **numbers, **pairs}
 
 
 def nic(text: str) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import argparse
 import os
 from typing import Any
 
+from kvmdriver import exception
 from kvmdriver.cli.base import (
     Addresses,
     Base,
@@ -55,17 +56,35 @@ class ServerDiagnostics(InstanceCommand, ShowBase):
 
 
 class DeleteServer(Base):
-    """Remove instances. Nothing happens to those that are gone already."""
+    """Remove instances. One that does not exist is an error, unless --if-exists is given.
+
+    An error does not keep the others from being removed.
+    """
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
         parser.add_argument("instance", metavar="NAME", nargs="+")
         parser.add_argument("--keep-disks", action="store_true", help="leave the disks' files")
+        parser.add_argument(
+            "--if-exists", action="store_true", help="an instance that does not exist is no error"
+        )
         return parser
 
     def take_action(self, args: argparse.Namespace) -> None:
         for name in args.instance:
-            for path in self.client.terminate_instance(name, keep_disks=args.keep_disks):
+            try:
+                kept = self.client.terminate_instance(
+                    name, keep_disks=args.keep_disks, if_exists=args.if_exists
+                )
+            except exception.KVMDriverError as error:
+                # a hung guest is one thing, a hypervisor or an agent that is away another
+                away = exception.AgentUnreachable | exception.HypervisorUnavailable
+                if isinstance(error, away) and not isinstance(error, exception.HypervisorTimeout):
+                    raise
+                self.tell(error)
+                self.failed = True
+                continue
+            for path in kept:
                 self.app.stdout.write(f"{path}\n")
 
 

@@ -10,6 +10,7 @@ from oslo_config import cfg  # noqa: E402
 from oslo_upgradecheck import upgradecheck  # noqa: E402
 
 from kvmdriver import conf as options  # noqa: E402
+from kvmdriver.cli.terminal import printable  # noqa: E402
 from kvmdriver.driver import KVMDriver  # noqa: E402
 from kvmdriver.model import CheckView  # noqa: E402
 
@@ -42,7 +43,7 @@ class Checks(upgradecheck.UpgradeCommands):
                 driver.close()
         line = self._lines[name]
         details = f"{line.found}: {line.remedy}" if line.remedy else line.found
-        return upgradecheck.Result(_CODES[line.result], details)
+        return upgradecheck.Result(_CODES[line.result], printable(details))
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -5,7 +5,6 @@ import logging
 import re
 import threading
 import time
-import uuid
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -20,6 +19,7 @@ from kvmdriver.hypervisor.cpu import HypervisorCpu
 from kvmdriver.hypervisor.domain import Domain, status_of
 from kvmdriver.hypervisor.events import Event, EventBus
 from kvmdriver.hypervisor.record import Record
+from kvmdriver.model.base import as_uuid
 
 LOG = logging.getLogger(__name__)
 
@@ -89,20 +89,23 @@ class Hypervisor:
     # Domains
 
     def domain(self, name_or_uuid: str) -> Domain:
-        """Find a domain by UUID, or else by name.
+        """Find a domain by UUID or by name.
+
+        A text that is a UUID (``as_uuid``) is never looked up as a name: a second request to remove
+        an instance would else remove another one that has this UUID for its name. A domain with
+        such a name is found by its own UUID.
 
         :raises kvmdriver.exception.InstanceNotFound: there is none.
         """
-        lookups = [("lookupByName", name_or_uuid)]
-        with contextlib.suppress(ValueError):
-            lookups.insert(0, ("lookupByUUIDString", str(uuid.UUID(name_or_uuid))))
-        for method, argument in lookups:
-            with contextlib.suppress(exception.InstanceNotFound):
-                found = self.connection.call_fresh(method, argument, instance=name_or_uuid)
-                return Domain(self.connection, found)
-        raise exception.InstanceNotFound(
-            f"there is no instance {name_or_uuid!r}", instance=name_or_uuid
-        )
+        uuid = as_uuid(name_or_uuid)
+        method = "lookupByName" if uuid is None else "lookupByUUIDString"
+        try:
+            found = self.connection.call_fresh(method, uuid or name_or_uuid, instance=name_or_uuid)
+        except exception.InstanceNotFound:
+            raise exception.InstanceNotFound(
+                f"there is no instance {name_or_uuid!r}", instance=name_or_uuid
+            ) from None
+        return Domain(self.connection, found)
 
     def find(self, name_or_uuid: str) -> Domain | None:
         try:

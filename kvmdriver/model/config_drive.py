@@ -6,7 +6,7 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
-from kvmdriver.model.base import Model, Secret
+from kvmdriver.model.base import Model, Private, Secret, one_line
 
 Hostname = Annotated[
     str,
@@ -19,11 +19,13 @@ Hostname = Annotated[
 
 
 def _public_key(value: str) -> str:
-    value = value.strip()
-    if "\n" in value or len(value.split(None, 2)) < 2:
+    # A file of a key ends with a newline. str.strip without arguments also takes off control
+    # characters of which sshd and cloud-init know nothing.
+    value = one_line(value.strip(" \t\n"))
+    parts = value.split(" ", 2)
+    if len(parts) < 2:
         raise ValueError("must be one line: a key type, the key, and optionally a comment")
-    kind = value.split(None, 1)[0]
-    if not kind.startswith(("ssh-", "ecdsa-", "sk-")):
+    if not parts[0].startswith(("ssh-", "ecdsa-", "sk-")):
         raise ValueError("must be a public key in OpenSSH format")
     return value
 
@@ -42,6 +44,9 @@ def _ip(value: str) -> str:
         raise ValueError("must be an IP address, e.g. 192.0.2.1") from None
 
 
+IpAddress = Annotated[str, StringConstraints(max_length=64), AfterValidator(_ip)]
+
+
 def hostname_from(name: str) -> str:
     """A host name (RFC 1123) as near to an instance's name as possible."""
     labels = re.sub(r"[^A-Za-z0-9.-]", "-", name).split(".")
@@ -52,9 +57,9 @@ class StaticAddress(Model):
     """A fixed address for one of the instance's interfaces, by position (0 is the first)."""
 
     nic: int = Field(0, ge=0, le=63)
-    address: Annotated[str, AfterValidator(_address)]
-    gateway: Annotated[str, AfterValidator(_ip)] | None = None
-    dns: tuple[Annotated[str, AfterValidator(_ip)], ...] = Field((), max_length=8)
+    address: Annotated[str, StringConstraints(max_length=64), AfterValidator(_address)]
+    gateway: IpAddress | None = None
+    dns: tuple[IpAddress, ...] = Field((), max_length=8)
 
 
 class ConfigDrive(Model):
@@ -62,10 +67,13 @@ class ConfigDrive(Model):
 
     hostname: Hostname | None = None
     ssh_keys: tuple[
-        Annotated[str, StringConstraints(max_length=16384), AfterValidator(_public_key)], ...
+        Annotated[
+            str, StringConstraints(max_length=16384), AfterValidator(_public_key), Private()
+        ],
+        ...,
     ] = Field((), max_length=64)
-    user_data: Annotated[str, StringConstraints(max_length=1024 * 1024)] | None = None
-    admin_password: Annotated[Secret, Field(min_length=1, max_length=255)] | None = None
+    user_data: Annotated[str, StringConstraints(max_length=1024 * 1024), Private()] | None = None
+    admin_password: Annotated[Secret, Field(min_length=1, max_length=255), Private()] | None = None
     addresses: tuple[StaticAddress, ...] = Field((), max_length=64)
 
     @model_validator(mode="after")

@@ -2,9 +2,9 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, SecretStr, model_validator
 
-from kvmdriver.model.base import Model, Secret
+from kvmdriver.model.base import Model, Private, Secret, one_line
 
 # The layouts that QEMU ships (pc-bios/keymaps). QEMU opens what it is given as a path.
 Keymap = Literal[
@@ -13,12 +13,21 @@ Keymap = Literal[
     "ru", "sl", "sv", "th", "tr",
 ]  # fmt: skip
 
+_VNC_PASSWORD_BYTES = 8
+
+
+def _vnc_password(value: SecretStr) -> SecretStr:
+    password = one_line(value.get_secret_value())  # it goes into the domain's XML
+    if len(password.encode()) > _VNC_PASSWORD_BYTES:
+        raise ValueError(f"has more than {_VNC_PASSWORD_BYTES} bytes")
+    return value
+
 
 class Consoles(Model):
     """The consoles of an instance.
 
     ``serial`` pty: a serial port with a log file. ``graphics`` vnc: a VNC server on
-    ``[kvm_console] listen``. The VNC protocol uses at most 8 characters of a password
+    ``[kvm_console] listen``. The VNC protocol uses at most 8 bytes of a password
     (RFC 6143, 7.2.2), so longer ones are refused rather than cut.
     """
 
@@ -26,11 +35,13 @@ class Consoles(Model):
     graphics: Literal["vnc", "spice", "none"] = "vnc"
     also_spice: bool = Field(False, description="a second screen for SPICE clients; needs vnc")
     keymap: Keymap | None = Field(None, description="keyboard of clients that send no key codes")
-    tcp_ports: tuple[int, ...] = Field(
-        (), description="serial ports served on TCP instead of a pty"
+    tcp_ports: tuple[Annotated[int, Field(ge=1, le=65535)], ...] = Field(
+        (), max_length=64, description="serial ports served on TCP instead of a pty"
     )
     log: bool = True
-    vnc_password: Annotated[Secret, Field(min_length=1, max_length=8)] | None = None
+    vnc_password: (
+        Annotated[Secret, Field(min_length=1), AfterValidator(_vnc_password), Private()] | None
+    ) = None
 
     @model_validator(mode="after")
     def _password_needs_vnc(self) -> Self:

@@ -21,7 +21,8 @@ class Vcpus(Model):
     """Number of vCPUs now and at most; the difference can be plugged in while the guest runs."""
 
     current: int = Field(1, ge=1, le=MAX_VCPUS)
-    maximum: int = Field(0, ge=0, le=MAX_VCPUS, description="0 means the same as current")
+    # the default is not validated: 0 cannot be asked for
+    maximum: int = Field(0, ge=1, le=MAX_VCPUS, description="the same as current when absent")
 
     @model_validator(mode="after")
     def _order(self) -> Self:

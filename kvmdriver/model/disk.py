@@ -69,7 +69,7 @@ class Volume(Model):
     path: Text
     format: Literal["raw", "qcow2"] = "raw"
     protocol: Literal["rbd", "nbd", "iscsi"] | None = None
-    hosts: tuple[NetworkHost, ...] = ()
+    hosts: tuple[NetworkHost, ...] = Field((), max_length=64)
     user: ShortText | None = None
     auth_secret: Uuid | None = None
     encryption_secret: Uuid | None = None
@@ -101,8 +101,8 @@ class Disk(Model):
     limits: IoLimits | None = None
     file: DiskFile | None = None
     volume: Volume | None = None
-    boot_order: int | None = Field(None, ge=1)
-    iothread: int | None = Field(None, ge=1)
+    boot_order: int | None = Field(None, ge=1, le=1024)
+    iothread: int | None = Field(None, ge=1, le=1024)
 
     @model_validator(mode="after")
     def _has_content(self) -> Self:

@@ -21,9 +21,10 @@ class Description(Model):
     host: ShortText = Field(description="whose instance it is: the name of the agent")
     host_uuid: ShortText = Field(description="the same as libvirt knows it, whatever its name")
     instance: Instance
-    digest: str | None = None
+    digest: ShortText | None = None
     evacuated_from: tuple[ShortText, ...] = Field(
         (),
+        max_length=1024,
         description="hosts that had it before, and have not been told that they have it no more",
     )
     autostart: bool = False

@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, StringConstraints
 
-from kvmdriver.model.base import Model, Path, xml_text
+from kvmdriver.model.base import Model, Path, Private, one_line
 
 ImageFormat = Literal["raw", "qcow2", "vmdk", "vdi", "vhd", "vhdx", "iso"]
 
@@ -18,11 +18,13 @@ Checksum = Annotated[
 
 
 def _http_url(value: str) -> str:
-    parts = urlsplit(value)
+    # urlsplit drops line breaks and tabs silently, so that they have to be refused before it
+    parts = urlsplit(one_line(value))
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError("must be an http:// or https:// URL with a host")
     if parts.username or parts.password:
         raise ValueError("must not carry a user name or password")
+    _ = parts.port  # raises ValueError for a port that is none
     return value
 
 
@@ -42,8 +44,8 @@ class UrlImage(Model):
     url: Annotated[
         str,
         StringConstraints(max_length=4096),
-        AfterValidator(xml_text),
         AfterValidator(_http_url),
+        Private(),  # some carry a password or a signature
     ]
     checksum: Checksum
     format: ImageFormat | None = None

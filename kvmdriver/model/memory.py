@@ -7,6 +7,8 @@ from pydantic import Field, model_validator
 from kvmdriver.model.base import Model
 
 DIMM_MIB = 128  # QEMU plugs x86 memory in blocks of the kernel's section size
+MIN_MEMORY_MIB = 32
+MAX_MEMORY_MIB = 16 * 1024 * 1024
 
 
 class Memory(Model):
@@ -18,9 +20,13 @@ class Memory(Model):
     (https://libvirt.org/formatdomain.html#memory-devices).
     """
 
-    current_mib: int = Field(ge=32, le=16 * 1024 * 1024)
+    current_mib: int = Field(ge=MIN_MEMORY_MIB, le=MAX_MEMORY_MIB)
+    # the default is not validated: 0 cannot be asked for
     maximum_mib: int = Field(
-        0, ge=0, le=16 * 1024 * 1024, description="0 means the same as current"
+        0,
+        ge=MIN_MEMORY_MIB,
+        le=MAX_MEMORY_MIB,
+        description="the same as current_mib when absent",
     )
     growth: Literal["balloon", "hotplug"] = "balloon"
 

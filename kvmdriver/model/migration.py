@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
-from kvmdriver.model.base import Identifier, Model, Name, ShortText, Uuid
+from kvmdriver.model.base import Identifier, Model, Name, Private, ShortText, Uuid
 from kvmdriver.model.disk import MAX_DISK_MIB, DiskName
 from kvmdriver.model.instance import Instance
 
@@ -22,19 +22,24 @@ TimeoutAction = Literal["abort", "post-copy", "pause"]
 FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$")]
 # The largest files are those of full disks, with what a qcow2 image has besides the content.
 ByteCount = Annotated[int, Field(ge=0, le=2 * MAX_DISK_MIB * 1024 * 1024)]
-Xml = Annotated[str, StringConstraints(min_length=5, max_length=4 * 1024 * 1024)]
+Xml = Annotated[str, StringConstraints(min_length=5, max_length=4 * 1024 * 1024), Private()]
+# libvirt takes rates and times of a migration as 64-bit numbers, QEMU a downtime of at most 2000 s.
+Bandwidth = Annotated[int, Field(ge=0, le=2**31 - 1, description="MiB/s, 0: no limit")]
+Downtime = Annotated[int, Field(ge=1, le=2_000_000, description="ms")]
 
 
 class MigrationOptions(Model):
     """How one migration deviates from [kvm_migration]; None leaves the option as configured."""
 
     full_copy: bool = Field(False, description="copy disks with what is in their images")
-    bandwidth: int | None = Field(None, ge=0, description="MiB/s, 0: no limit")
-    downtime: int | None = Field(None, ge=1, description="ms")
-    max_downtime: int | None = Field(None, ge=1, description="ms")
+    bandwidth: Bandwidth | None = None
+    downtime: Downtime | None = None
+    max_downtime: Downtime | None = None
     auto_converge: bool | None = None
     post_copy: bool | None = None
-    completion_timeout: int | None = Field(None, ge=0, description="seconds for each GiB")
+    completion_timeout: int | None = Field(
+        None, ge=0, le=86400, description="seconds for each GiB"
+    )
     timeout_action: TimeoutAction | None = None
 
 
@@ -101,9 +106,9 @@ class MigrationOffer(Model):
     kind: MigrationKind
     source: ShortText
     instance: Instance
-    digest: str | None = None
-    requests: tuple[str, ...] = ()
-    evacuated_from: tuple[ShortText, ...] = ()
+    digest: ShortText | None = None
+    requests: tuple[ShortText, ...] = Field((), max_length=1024)
+    evacuated_from: tuple[ShortText, ...] = Field((), max_length=1024)
     active: bool = True
     autostart: bool = False
     marker: FileName
@@ -112,12 +117,14 @@ class MigrationOffer(Model):
     """The persistent definition; only the addresses of its devices are taken over."""
     cpu: Xml | None = None
     machine: Identifier | None = None
-    cpus: tuple[int, ...] = Field((), description="numbers of host CPUs that it is pinned to")
+    cpus: tuple[int, ...] = Field(
+        (), max_length=4096, description="numbers of host CPUs that it is pinned to"
+    )
     qemu_version: int = 0
     native_tls: bool = False
     full_copy: bool = False
-    disks: tuple[MovingDisk, ...] = ()
-    files: tuple[MovingFile, ...] = ()
+    disks: tuple[MovingDisk, ...] = Field((), max_length=64)
+    files: tuple[MovingFile, ...] = Field((), max_length=256)
 
 
 class Problem(Model):

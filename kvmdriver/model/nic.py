@@ -4,7 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from kvmdriver.model.base import Mac, Model, Name, Path, ShortText
+from kvmdriver.model.base import Mac, Model, Name, Path, ShortText, Text
 
 NicModel = Literal["virtio", "e1000", "e1000e", "rtl8139", "igb", "vmxnet3", "ne2k_pci", "pcnet"]
 
@@ -35,7 +35,7 @@ class Plug(Model):
     vlan: int | None = Field(None, ge=0, le=4095)
     managed: bool | None = None
     port_profile: ShortText | None = None
-    port_parameters: tuple[tuple[str, str], ...] = ()
+    port_parameters: tuple[tuple[Text, Text], ...] = Field((), max_length=64)
     driver: Literal["vhost", "qemu"] | None = None
     queues: int | None = Field(None, ge=1)
     rx_queue_size: int | None = None

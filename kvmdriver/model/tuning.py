@@ -32,7 +32,7 @@ class CpuTune(Model):
     shares: int | None = None
     period: int | None = None
     quota: int | None = None
-    pins: tuple[CpuSet, ...] = ()
+    pins: tuple[CpuSet, ...] = Field((), max_length=4096)
     emulator: CpuSet = ()
     realtime: CpuSet = ()
     realtime_priority: int = 1
@@ -68,7 +68,7 @@ class Rng(Model):
 class Tuning(Model):
     """All of it together. Empty fields leave libvirt's defaults."""
 
-    cells: tuple[NumaCell, ...] = ()
+    cells: tuple[NumaCell, ...] = Field((), max_length=4096)
     cpuset: CpuSet = ()
     cpu: CpuTune = CpuTune()
     memory: MemoryTune = MemoryTune()
@@ -84,8 +84,8 @@ class Tuning(Model):
     video_ram_kib: int | None = None
     memory_stats_seconds: int | None = Field(None, ge=0)
     pcie_ports: int | None = Field(None, ge=1)
-    scsi_model: str | None = None
-    usb_model: str | None = None
+    scsi_model: ShortText | None = None
+    usb_model: ShortText | None = None
     pointer: Literal["tablet", "mouse", "none"] = "tablet"
     boot_menu: bool = False
     iothreads: int = 0

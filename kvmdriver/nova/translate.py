@@ -184,7 +184,7 @@ def _address_bits(node: Node, flavor: Flavor, image_meta: ImageMeta) -> Physical
     mode = hardware.get_maxphysaddr_mode(flavor, image_meta)
     if mode is None:
         return None
-    bits = specs_of(flavor).get("hw:maxphysaddr_bits")
+    bits = specs_of(flavor).get("hw:maxphysaddr_bits", "")
     if not host_platform.has_address_bits(node.hypervisor):
         raise exception.Unsupported(
             "this host's libvirt cannot set the size of physical addresses",
@@ -192,7 +192,10 @@ def _address_bits(node: Node, flavor: Flavor, image_meta: ImageMeta) -> Physical
             value=mode,
             remedy="upgrade libvirt to 8.7.0 or later",
         )
-    return PhysicalAddressBits.parse({"mode": mode, "bits": bits}, prefix="hw:maxphysaddr_")
+    return PhysicalAddressBits.parse(
+        {"mode": mode, "bits": int(bits) if bits.isdecimal() else bits or None},
+        prefix="hw:maxphysaddr_",
+    )
 
 
 def _system(node: Node, instance: NovaInstance) -> SystemInfo:

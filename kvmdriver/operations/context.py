@@ -147,6 +147,10 @@ class Context:
             self.evacuated.update((record.instance.uuid, h) for h in record.evacuated_from)
             self.migrations.activity.set()
 
+    def question(self) -> contextlib.AbstractContextManager[None]:
+        """For what changes nothing: libvirt answers in the time configured for that, or fails."""
+        return self.hypervisor.connection.within(self.conf.kvm.read_timeout)
+
     def known(self, name_or_uuid: str) -> tuple[Domain, Record] | None:
         """An instance of ours and its record, or None where there is none."""
         domain = self.hypervisor.find(name_or_uuid)
@@ -238,9 +242,13 @@ class Context:
 
     def _take_back(self, uuid: str) -> None:
         try:
-            known = self.known(uuid)
-            if known is not None and known[1].task is not None and known[1].task.is_dead():
-                self.mend(*known)
+            domain = self.hypervisor.find(uuid)
+            # not from the cache: libvirt may have written what was thought to have failed
+            record = domain.record() if domain is not None else None
+            if domain is None or record is None or record.root != self.store.root:
+                return
+            if record.task is not None and record.task.is_dead():
+                self.mend(domain, record)
         except Exception as error:
             # the body's own error is on its way to the caller
             LOG.warning("%s: what a failed operation has left is mended later: %s", uuid, error)

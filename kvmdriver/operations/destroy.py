@@ -16,28 +16,35 @@ LOG = logging.getLogger(__name__)
 _ANSWER_SECONDS = 5.0
 
 
-def terminate(context: Context, name_or_uuid: str, *, keep_disks: bool = False) -> tuple[str, ...]:
+def terminate(
+    context: Context, name_or_uuid: str, *, keep_disks: bool = False
+) -> tuple[str, ...] | None:
     """Switch an instance off and remove it. Nothing happens when it is gone already.
 
     What goes with the instance is ended first: the operation that is making it, and calls that
     wait for its QEMU in vain.
 
     :param keep_disks: leave the files of its disks; the rest of its directory goes.
-    :returns: the paths of the disks that were kept.
+    :returns: the paths of the disks that were kept; None when there was no such instance.
     """
     uuid = _uuid_of(context, name_or_uuid)
     if uuid is None:
-        return ()
+        return None
 
     def interrupt() -> None:
         context.cancellations.cancel(uuid, "the instance is being deleted")
         context.hypervisor.give_up_calls(uuid, _ANSWER_SECONDS)
 
     with context.locks.hold_to_remove(uuid, interrupt):
+        known = context.known(uuid)
+        if known is None:
+            return ()  # the instance was being made, or another deletion was first
+        cut_off = known[1].task
         try:
             domain, record = context.at_rest(uuid, to_stop=True)
         except exception.InstanceNotFound:
-            return ()
+            # the mending of an earlier delete, or of a create, has just removed the instance
+            return cut_off.files if cut_off is not None and cut_off.name == TaskName.DELETE else ()
         kept = _disk_paths(record) if keep_disks else ()
         # what an operation has left that could not be mended goes, too
         left = (*record.task.files, *record.task.removes) if record.task is not None else ()

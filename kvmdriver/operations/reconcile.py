@@ -4,7 +4,7 @@ import logging
 
 from kvmdriver import exception
 from kvmdriver.hypervisor.record import Record, TaskName
-from kvmdriver.operations import evacuate, mending
+from kvmdriver.operations import evacuate, mending, orphans
 from kvmdriver.operations.context import Context
 
 LOG = logging.getLogger(__name__)
@@ -40,8 +40,13 @@ def reconcile(context: Context) -> list[tuple[str, str, str]]:
     host_uuid = context.hypervisor.host_capabilities().uuid
     for path in (*context.images.sweep(), *context.store.sweep(context.host, host_uuid)):
         LOG.warning("removed %s, left by a process that was killed", path)
-    for path in context.store.orphans(known, context.host):
-        LOG.warning("%s belongs to no instance; remove it if you do not need it", path)
+    for orphan in orphans.find(context, known):
+        LOG.warning(
+            "libvirt at %s knows no instance with the directory %s: %s",
+            context.conf.kvm.uri,
+            orphan.path,
+            orphan.advice,
+        )
     return mended
 
 

@@ -21,6 +21,7 @@ from kvmdriver.model import (
     InstanceView,
     NicView,
 )
+from kvmdriver.operations import orphans
 from kvmdriver.operations.context import Context
 
 LOG = logging.getLogger(__name__)
@@ -312,6 +313,6 @@ def host(context: Context) -> HostView:
         networks=tuple(sorted(name for name, active in hypervisor.networks().items() if active)),
         instances_path=context.store.root,
         orphans=tuple(
-            context.store.orphans({instance.uuid for instance in instances}, context.host)
+            orphan.path for orphan in orphans.find(context, {i.uuid for i in instances})
         ),
     )

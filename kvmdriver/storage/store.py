@@ -9,10 +9,11 @@ import errno
 import logging
 import os
 import re
-import secrets
 import shutil
 import time
 from collections.abc import Sequence
+
+from oslo_utils import uuidutils
 
 from kvmdriver import exception
 from kvmdriver.model.base import is_uuid
@@ -25,7 +26,7 @@ LOG = logging.getLogger(__name__)
 
 _MIB = 1024 * 1024
 # A directory that is about to be claimed, which takes milliseconds.
-_NEW = re.compile(r"\.[0-9a-f-]{36}\.[0-9a-f]{16}\.new")
+_NEW = re.compile(r"\.[0-9a-f-]{36}\.[0-9a-f-]{36}\.new")
 _NEW_SECONDS = 3600
 
 
@@ -80,7 +81,8 @@ class InstanceStore:
         :raises kvmdriver.exception.StorageError: the file system refuses.
         """
         layout = self.layout(uuid)
-        new = os.path.join(self.root, f".{uuid}.{secrets.token_hex(8)}.new")
+        # the operation that was cut off before the mark was written is known by the name
+        new = self._new(uuid, mark.building or uuidutils.generate_uuid())
         try:
             os.mkdir(new, 0o700)
             try:
@@ -95,6 +97,10 @@ class InstanceStore:
                 raise self._taken(uuid) from None
             raise write_error(error, layout.directory) from None
         return layout
+
+    def _new(self, uuid: str, operation: str) -> str:
+        """Where an operation makes an instance's directory before it has its place."""
+        return os.path.join(self.root, f".{uuid}.{operation}.new")
 
     def require_free(self, uuid: str) -> None:
         """Tell early that ``claim`` would fail.
@@ -153,6 +159,8 @@ class InstanceStore:
         :raises kvmdriver.exception.StorageError: the file system refuses.
         """
         directory = self.layout(uuid).directory
+        if building is not None:
+            shutil.rmtree(self._new(uuid, building), ignore_errors=True)
         if not os.path.lexists(directory):
             return True
         if not self._may_remove(directory, host, host_uuid, building):

@@ -29,6 +29,7 @@ from tests import namespace
 from tests.functional.base import guest_file
 from tests.functional.guests.service import Service
 from tests.functional.rabbit import Rabbit
+from tests.recovery import judge
 
 EVERY = 10
 # By then every thread of every pool has had work, and every module is loaded.
@@ -73,7 +74,7 @@ class Host:
             self._libvirtd = int(pidfile.read())
 
     def look(self, cycle: int) -> Figures:
-        agent = _processes_of(self._session)
+        agent = judge.processes_of(self._session)
         connection = libvirt.open("qemu:///system")
         try:
             domains = len(connection.listAllDomains())
@@ -92,20 +93,6 @@ class Host:
             libvirtd_rss=_status(self._libvirtd, "VmRSS"),
             libvirtd_fds=_descriptors(self._libvirtd),
         )
-
-
-def _processes_of(session: int) -> list[int]:
-    """Processes of a session (proc(5), field 6 of stat)."""
-    found = []
-    for entry in os.listdir("/proc"):
-        if entry.isdigit():
-            try:
-                with open(f"/proc/{entry}/stat") as stat:
-                    if int(stat.read().rpartition(")")[2].split()[3]) == session:
-                        found.append(int(entry))
-            except FileNotFoundError:
-                continue  # it has just ended
-    return found
 
 
 def _status(pid: int, field: str) -> int:

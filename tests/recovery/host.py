@@ -68,10 +68,10 @@ def wait_for_boot(instances: str, uuid: str) -> None:
     namespace.wait_for(lambda: UP in console_of(instances, uuid), BOOT_SECONDS)
 
 
-def wipe(state: str, spared: str | None, cached: set[str]) -> None:
+def wipe(state: str, spared: str | None = None, cached: set[str] | None = None) -> None:
     """Remove every guest but one, with all files, whatever has become of them.
 
-    :param cached: names in the image cache that stay.
+    :param cached: names in the image cache that stay; all of them when None.
     """
     connection = libvirt.open("qemu:///system")
     try:
@@ -86,13 +86,13 @@ def wipe(state: str, spared: str | None, cached: set[str]) -> None:
     for name, kept in (
         ("instances", {spared, "_base"}),
         ("instances/_base", cached),
-        ("disks", set()),
-        ("snapshots", set()),
+        ("disks", set[str]()),
+        ("snapshots", set[str]()),
     ):
         directory = os.path.join(state, name)
         os.makedirs(directory, mode=0o755, exist_ok=True)
         for entry in os.scandir(directory):
-            if entry.name in kept:
+            if (kept is None and not entry.name.startswith(".")) or entry.name in (kept or ()):
                 continue
             if entry.is_dir(follow_symlinks=False):
                 shutil.rmtree(entry.path)

@@ -57,6 +57,7 @@ class Judge:
         self._root = root
         self._others = others
         self._content = content
+        self._digests: dict[tuple[int, int, int], str] = {}
 
     def look(self, ignore: frozenset[str] = frozenset()) -> Seen:
         """What there is now; the instances of those UUIDs are left out, but for their processes."""
@@ -190,14 +191,23 @@ class Judge:
         if path.endswith(".config"):
             # it tells the time at which it was made
             return "a config drive" if os.path.getsize(path) else "empty"
-        with tempfile.NamedTemporaryFile(dir="/var/tmp") as raw:
-            command = ["qemu-img", "convert", "-U", "-f", kind, "-O", "raw", path, raw.name]
-            done = subprocess.run(command, capture_output=True, text=True)
-            if done.returncode:
-                return f"unreadable: {done.stderr.strip()}"
-            with open(raw.name, "rb") as content:
-                digest = hashlib.file_digest(content, "sha256").hexdigest()
-        return f"{kind} {digest[:12]}"
+        status = os.stat(path)
+        # what has not been written to since is not read again
+        key = (status.st_ino, status.st_mtime_ns, status.st_size)
+        if key not in self._digests:
+            self._digests[key] = _digest_of(path, kind)
+        return self._digests[key]
+
+
+def _digest_of(path: str, kind: str) -> str:
+    with tempfile.NamedTemporaryFile(dir="/var/tmp") as raw:
+        command = ["qemu-img", "convert", "-U", "-f", kind, "-O", "raw", path, raw.name]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            return f"unreadable: {done.stderr.strip()}"
+        with open(raw.name, "rb") as content:
+            digest = hashlib.file_digest(content, "sha256").hexdigest()
+    return f"{kind} {digest[:12]}"
 
 
 class _Path(str):
@@ -281,6 +291,18 @@ def qemus_by_uuid() -> dict[str, int]:
                 # libvirt asks a QEMU without any guest for its capabilities
                 if b"-uuid" in words and b"qemu-system" in words[0]:
                     found[words[words.index(b"-uuid") + 1].decode()] = int(entry)
+    return found
+
+
+def processes_of(session: int) -> list[int]:
+    """Processes of a session that live (proc(5), fields 3 and 6 of stat)."""
+    found = []
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            with contextlib.suppress(OSError), open(f"/proc/{entry}/stat") as stat:
+                state, _parent, _group, other = stat.read().rpartition(")")[2].split()[:4]
+                if int(other) == session and state != "Z":
+                    found.append(int(entry))
     return found
 
 

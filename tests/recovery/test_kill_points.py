@@ -10,6 +10,9 @@ One operation alone, or one point of it::
     python -m tests.namespace python -m testtools.run \\
         tests.recovery.test_kill_points.KillPointTest.test_attach_disk_running
     KVMDRIVER_KILL_POINT=4 python -m tests.namespace python -m testtools.run ...
+
+With ``KVMDRIVER_KILL_AGAIN=N`` the agent that looks after what is left is killed too, right after
+its N-th change, and another one has to look after that.
 """
 
 import os
@@ -24,6 +27,7 @@ from tests.recovery import host, judge, operations
 from tests.recovery.operations import Operation
 from tests.recovery.victim import Nursery
 
+AGAIN = os.environ.get("KVMDRIVER_KILL_AGAIN")
 _CANARY = frozenset([host.Canary.uuid])
 
 
@@ -50,7 +54,7 @@ class KillPointTest(unittest.TestCase):
         host.make_image(f"{cls.state}/image.qcow2")
         cls.nursery = Nursery(cls.state)
         cls.addClassCleanup(cls.nursery.close)
-        cls.addClassCleanup(host.wipe, cls.state, None, set())
+        cls.addClassCleanup(host.wipe, cls.state)
         cls.canary = host.Canary(cls.instances)
         agent = cls.nursery.start()
         answer = agent.call("build_and_run_instance", instance=cls.canary.request())
@@ -98,7 +102,9 @@ class KillPointTest(unittest.TestCase):
 
     def _prepare(self, operation: Operation, look: judge.Judge) -> judge.Seen:
         """Everything as it is before the operation."""
-        host.wipe(self.state, host.Canary.uuid, self.cached)
+        # to fill the image cache is a part of creating an instance, and of nothing else here
+        cached = self.cached if operation.before == "missing" else None
+        host.wipe(self.state, host.Canary.uuid, cached)
         agent = self.nursery.start()
         for method, arguments in operation.preparation(self.state):
             answer = agent.call(method, **arguments)
@@ -125,6 +131,8 @@ class KillPointTest(unittest.TestCase):
         wrong = []
         if not answer.died:
             wrong.append(f"the agent did not come to that point: {answer}, {answer.changes}")
+        if AGAIN:
+            self.nursery.start(die_after=int(AGAIN)).stop()
         successor = self.nursery.start()
         seen = look.look(_CANARY)
         wrong += [f"after the next start: {line}" for line in seen.broken]

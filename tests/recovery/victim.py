@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import select
+import signal
 import subprocess
 import sys
 from typing import Any
@@ -19,6 +20,7 @@ import tests.functional  # noqa: F401 it chooses the threads of oslo.service, be
 from kvmdriver import conf as options
 from kvmdriver import exception
 from tests import namespace
+from tests.recovery import judge
 from tests.recovery.changes import Changes
 
 HOST = "recovery"
@@ -51,6 +53,7 @@ class Nursery:
     def __init__(self, state: str):
         self._state = state
         self.log = os.path.join(state, "agents.log")
+        self.agent: Agent | None = None
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.recovery.victim", state],
             stdin=subprocess.PIPE,
@@ -59,9 +62,15 @@ class Nursery:
             bufsize=0,
         )
 
-    def start(self) -> "Agent":
-        """A new agent, which has looked after what the one before it has left."""
-        return Agent(self)
+    def start(self, *, die_after: int | None = None) -> "Agent":
+        """A new agent, which has looked after what the one before it has left.
+
+        :param die_after: kill it right after that change that it makes in doing so.
+        """
+        if self.agent is not None:
+            self.agent.kill()
+        self.agent = Agent(self, die_after)
+        return self.agent
 
     def send(self, **line: Any) -> None:
         assert self._process.stdin is not None
@@ -101,14 +110,18 @@ class Nursery:
 class Agent:
     """One agent, in a session of its own."""
 
-    def __init__(self, nursery: Nursery):
+    def __init__(self, nursery: Nursery, die_after: int | None = None):
         self._nursery = nursery
-        nursery.send(start=True)
-        first = nursery.receive()
-        if "pid" not in first:
-            raise AssertionError(f"the agent did not start: {first}\n{nursery.tail()}")
-        self.pid: int = first["pid"]
-        self._ended = False
+        nursery.send(start=True, die=die_after)
+        line = nursery.receive()
+        while "change" in line:
+            line = nursery.receive()
+        self.pid: int = line.get("pid", 0)
+        self._ended = "ended" in line
+        if not self.pid and not (self._ended and die_after):
+            if not self._ended:
+                nursery.receive()
+            raise AssertionError(f"the agent did not start: {line}\n{nursery.tail()}")
 
     def call(
         self, method: str, *, die_after: int | None = None, count: bool = False, **arguments: Any
@@ -142,21 +155,18 @@ class Agent:
                 pass
             self._ended = True
 
+    def kill(self) -> None:
+        """End the agent in whatever it is doing."""
+        if not self._ended:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+            while "ended" not in self._nursery.receive():
+                pass
+            self._ended = True
+
     def _wait_for_children(self) -> None:
         """A qemu-img of a killed agent goes on until it is done."""
-        namespace.wait_for(lambda: not _of_session(self.pid), 60, 0.01)
-
-
-def _of_session(session: int) -> list[int]:
-    """Processes of a session that live (proc(5), field 6 of stat)."""
-    found = []
-    for entry in os.listdir("/proc"):
-        if entry.isdigit():
-            with contextlib.suppress(OSError), open(f"/proc/{entry}/stat") as stat:
-                state, _parent, _group, other = stat.read().rpartition(")")[2].split()[:4]
-                if int(other) == session and state != "Z":
-                    found.append(int(entry))
-    return found
+        namespace.wait_for(lambda: not judge.processes_of(self.pid), 60, 0.01)
 
 
 # The other side
@@ -172,12 +182,12 @@ def _serve(state: str) -> None:
     def tell(**line: Any) -> None:
         os.write(answers, json.dumps(line).encode() + b"\n")
 
-    while source.readline():
+    while line := source.readline():
         pid = os.fork()
         if pid == 0:
             os.setsid()
             try:
-                _be_agent(state, source, tell)
+                _be_agent(state, json.loads(line)["die"], source, tell)
             except exception.KVMDriverError as error:
                 tell(error=error.to_dict())
             except BaseException:
@@ -187,7 +197,7 @@ def _serve(state: str) -> None:
         tell(ended=os.waitstatus_to_exitcode(status))
 
 
-def _be_agent(state: str, source: Any, tell: Any) -> None:
+def _be_agent(state: str, die_after: int | None, source: Any, tell: Any) -> None:
     from oslo_config import cfg
 
     from kvmdriver.agent.local import LocalAgent
@@ -205,7 +215,10 @@ def _be_agent(state: str, source: Any, tell: Any) -> None:
         ("kvm_agent", "host", HOST),
     ):
         conf.set_override(name, value, group)
+    if die_after is not None:
+        changes.count(die_after)
     agent = LocalAgent(conf, quiet=True)
+    changes.stop()
     tell(pid=os.getpid())
     while line := source.readline():
         command = json.loads(line)
@@ -214,7 +227,8 @@ def _be_agent(state: str, source: Any, tell: Any) -> None:
         if command["count"]:
             changes.count(command["die"])
         try:
-            answer = agent.client.ask(command["call"], HOST, **command["arguments"])
+            # not "ask", whose own timeout hides that of a request
+            answer = agent.client._call(command["call"], HOST, command["arguments"])
             changes.stop()
             tell(answer=answer)
         except exception.KVMDriverError as error:

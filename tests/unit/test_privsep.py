@@ -4,6 +4,7 @@ import os
 import pathlib
 import tempfile
 import unittest
+from unittest import mock
 
 from oslo_config import cfg
 
@@ -35,10 +36,13 @@ class ReadTest(unittest.TestCase):
         with self.assertRaises(FileNotFoundError):
             privsep.read_console_log(str(self.instance / "console.log.13"), 5)
 
-    def test_novas_directory(self) -> None:
-        roots = privsep._roots()
-        self.assertIn(str(self.root), roots)
-        self.assertEqual(2, len(roots))
+    def test_directories(self) -> None:
+        config = self.root / "kvmdriver.conf"
+        with mock.patch.object(privsep, "_HOST_CONFIG", str(config)):
+            default = {"/var/lib/kvmdriver/instances", str(self.root)}
+            self.assertLess(default, privsep._roots())  # and nova's
+            config.write_text("[kvm_storage]\ninstances_path = /srv/instances\n")
+            self.assertLess({"/srv/instances", str(self.root)}, privsep._roots())
 
     def test_nothing_else(self) -> None:
         (self.instance / "disk").write_text("secret")

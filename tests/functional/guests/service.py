@@ -71,11 +71,14 @@ class AgentTest(FunctionalTest):
     """A test with kvmdriver-agent in another process, and a client on the broker."""
 
     rabbit: Rabbit
+    tls = False
+    host: str | None = None
+    """Name of the agent; one of its own for each test when None."""
 
     @classmethod
     def setUpClass(cls) -> None:
         super().setUpClass()
-        cls.rabbit = Rabbit()
+        cls.rabbit = Rabbit(tls=cls.tls)
         cls.addClassCleanup(cls.rabbit.close)
         cls.rabbit.start()
 
@@ -84,27 +87,34 @@ class AgentTest(FunctionalTest):
         # the in-process agent of the base class stays, for what it tells about leftovers
         self.starts = 0
         self.conf = self.make_conf()
-        self.conf.set_override("host", f"agent-{uuid.uuid4().hex[:8]}", "kvm_agent")
+        name = self.host or f"agent-{uuid.uuid4().hex[:8]}"
+        self.conf.set_override("host", name, "kvm_agent")
         self.conf.set_override("call_monitor_timeout", 4, "kvm_agent")
         path = os.path.join(self.state, "agent.conf")
         with open(path, "w") as config:
             config.write(self._config())
         self.service = Service(path, os.path.join(self.state, "agent.log"))
         self.addCleanup(self.service.kill)
-        self.remote = ComputeAPI(
-            self.conf, transport=bus.rpc_transport(self.conf, self.rabbit.url)
-        )
+        self.remote = self.make_remote()
         self.addCleanup(self.remote.close)
         self.service.start()
         self.wait_for_agent()
 
+    def make_remote(self) -> ComputeAPI:
+        """A client of the agent."""
+        transport = bus.rpc_transport(self.conf, self.rabbit.url)
+        return ComputeAPI(self.conf, transport=transport)
+
     def _config(self) -> str:
         return f"""[DEFAULT]
 transport_url = {self.rabbit.url}
-[kvm]
-virt_type = qemu
 [kvm_agent]
 host = {self.conf.kvm_agent.host}
+{self._host_config()}"""
+
+    def _host_config(self) -> str:
+        return f"""[kvm]
+virt_type = qemu
 [kvm_storage]
 instances_path = {self.instances}
 image_directories = /

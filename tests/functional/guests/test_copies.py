@@ -1,5 +1,6 @@
 """Clones and snapshots, judged by what they contain."""
 
+import hashlib
 import os
 
 from kvmdriver import exception
@@ -80,5 +81,31 @@ class CopiesTest(FunctionalTest):
         self.assertEqual(["disk"], os.listdir(directory))
         self.assertIn(directory, self.api.get_host().orphans)
         self.assertEqual((), self.api.terminate_instance(view.name))
+        self.assert_kept_disks_stay(view.uuid, kept[0])
         os.unlink(kept[0])
         os.rmdir(directory)
+
+    def assert_kept_disks_stay(self, uuid: str, path: str) -> None:
+        """No request takes the UUID, whether it would succeed or fail, nor does a start of the agent."""
+        with open(path, "rb") as disk:
+            before = hashlib.sha256(disk.read()).hexdigest()
+        missing = {"image": {"type": "file", "path": os.path.join(self.state, "missing")}}
+        build = self.api.build_and_run_instance
+        for disk_fields in ([{"size_mib": 8}], [missing]):
+            error = self.refused(
+                exception.InstanceExists, build, self.request(uuid=uuid, disks=disk_fields)
+            )
+            self.assertEqual("uuid", error.field)
+            self.assertIn("--keep-disks", error.message)
+        other = self.create(start=False, disks=[{"size_mib": 8}], nics=[])
+        self.refused(
+            exception.InstanceExists,
+            self.api.clone_instance,
+            other.name,
+            self.name("-clone"),
+            uuid=uuid,
+        )
+        self.agent._server.driver.init_host()
+        self.assertEqual(["disk"], os.listdir(os.path.dirname(path)))
+        with open(path, "rb") as disk:
+            self.assertEqual(before, hashlib.sha256(disk.read()).hexdigest())

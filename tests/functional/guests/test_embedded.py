@@ -18,22 +18,27 @@ class EmbeddedTest(FunctionalTest):
         self.root = tempfile.mkdtemp(prefix="kd", dir="/tmp")
         os.chmod(self.root, 0o755)
         self.addCleanup(shutil.rmtree, self.root, ignore_errors=True)
-        self.uri = embed.prepare(self.root)
-        with open(f"{self.root}/etc/qemu.conf", "a") as config:
+        self.instances_embedded = os.path.join(self.root, "instances")
+        root = os.path.join(self.root, "embed")
+        embed.prepare(root)
+        with open(f"{root}/etc/qemu.conf", "a") as config:
             # as for the laboratory's libvirtd: a hidden /dev/kvm cannot be taken along
             config.write("namespaces = []\n")
 
     def command(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
-            [os.path.join(os.path.dirname(sys.executable), "kvmdriver"), *arguments],
+            [
+                os.path.join(os.path.dirname(sys.executable), "kvmdriver"),
+                "--embedded",
+                *arguments,
+            ],
             capture_output=True,
             text=True,
             timeout=120,
             env={
                 **os.environ,
                 "OS_KVM__VIRT_TYPE": "qemu",
-                "OS_KVM__URI": self.uri,
-                "OS_KVM_STORAGE__INSTANCES_PATH": os.path.join(self.state, "embedded"),
+                "OS_KVM_STORAGE__INSTANCES_PATH": self.instances_embedded,
             },
         )
         if check and done.returncode:
@@ -62,4 +67,4 @@ class EmbeddedTest(FunctionalTest):
             self.assertIn("network_not_found", done.stderr)
         finally:
             self.command("server", "delete", "alone")
-        self.assertEqual(["_base"], os.listdir(f"{self.state}/embedded"))
+        self.assertEqual(["_base"], os.listdir(self.instances_embedded))

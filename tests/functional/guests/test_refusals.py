@@ -193,6 +193,31 @@ class RefusalsTest(FunctionalTest):
         self.assertEqual("name", error.field)
         self.assertEqual(1, len(self.api.list_instances()))
 
+    def test_names_that_are_uuids(self) -> None:
+        named = self.create(disks=[{"size_mib": 4}], nics=[], config_drive=None, start=False)
+        other = self.create(disks=[{"size_mib": 4}], nics=[], config_drive=None, start=False)
+        for taken in (other.uuid, other.uuid.replace("-", ""), other.uuid.upper()):
+            request = self.request(name=taken)
+            error = self.refused(
+                exception.InvalidRequest, self.api.build_and_run_instance, request
+            )
+            self.assertEqual("name", error.field)
+            for call in (self.api.rename_instance, self.api.clone_instance):
+                error = self.refused(exception.InvalidRequest, call, named.uuid, taken)
+                self.assertEqual("name", error.field)
+        # one that got such a name elsewhere, or before names were checked
+        name = other.uuid.replace("-", "")
+        run("virsh", "-q", "domrename", named.name, name)
+        self.assertEqual(other.name, self.api.get_instance(name).name)
+        for _delivered_twice in range(2):
+            self.api.terminate_instance(name)
+            self.assertEqual([named.uuid], [view.uuid for view in self.api.list_instances()])
+        self.refused(
+            exception.InstanceNotFound, self.api.terminate_instance, name, if_exists=False
+        )
+        self.api.terminate_instance(named.uuid, if_exists=False)
+        self.assertEqual([], self.api.list_instances())
+
     def test_somebody_elses_domain_is_left_alone(self) -> None:
         xml = os.path.join(self.state, "foreign.xml")
         name = self.name()

@@ -30,7 +30,8 @@ class ServerTest(unittest.TestCase):
         ):
             self.conf.set_override(name, value, "kvm_agent")
         # The driver is replaced: what matters here is who is kept waiting by calls that hang.
-        self.driver = mock.Mock(migration_activity=threading.Event())
+        self.driver = mock.Mock(migration_activity=threading.Event(), attention=threading.Event())
+        self.driver.has_unmended.return_value = False
         self.driver.list_instances.return_value = []
         self.hang = threading.Event()
         self.addCleanup(self.hang.set)

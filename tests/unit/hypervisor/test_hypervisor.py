@@ -47,6 +47,27 @@ class DomainsTest(unittest.TestCase):
         for unknown in ("x" * 36, "x" * 32, UUID[:-1] + "9", "nobody"):
             self.assertIsNone(self.hypervisor.find(unknown))
 
+    def test_a_uuid_is_never_taken_for_a_name(self) -> None:
+        # as from a time when names were not checked: named like the UUID of another domain
+        wanted, own = (f"0a1b2c3d-0000-4000-8000-00000000000{last}" for last in "89")
+
+        def define(name: str, uuid: str) -> Domain:
+            text = (
+                f"<domain type='test'><name>{name}</name><uuid>{uuid}</uuid><memory>1024</memory>"
+                "<os><type>hvm</type></os></domain>"
+            )
+            with mock.patch("libvirt.VIR_DOMAIN_DEFINE_VALIDATE", 0):
+                return self.hypervisor.define(etree.fromstring(text))
+
+        for name in (wanted, wanted.replace("-", ""), wanted.upper()):
+            named = define(name, own)
+            self.assertIsNone(self.hypervisor.find(name), "nothing has this UUID")
+            self.assertEqual(name, self.hypervisor.domain(own).name)
+            owner = define("owner", wanted)
+            self.assertEqual("owner", self.hypervisor.domain(name).name)
+            for domain in (owner, named):
+                domain._raw.undefine()  # the test driver has no flags for it
+
     def test_a_failure_to_look_is_not_taken_for_absence(self) -> None:
         self.define("/a")
         failure = exception.HypervisorUnavailable("libvirt does not answer")

@@ -91,7 +91,7 @@ class ImagesTest(unittest.TestCase):
             host="other",
             host_uuid=HERE,
             instance=other,
-            digest="",
+            digest="d",
             autostart=False,
             definition="<domain/>",
         )

@@ -180,8 +180,18 @@ class RemoveTest(StoreTest):
 
 
 class SweepTest(StoreTest):
+    def test_a_claim_that_was_cut_off_goes_with_its_operation(self) -> None:
+        left, other = (
+            os.path.join(self.store.root, f".{UUID}.{operation}.new")
+            for operation in (BUILDING, BUILDING.replace("b", "c"))
+        )
+        for path in (left, other):
+            os.mkdir(path)
+        self.assertTrue(self.store.remove(UUID, *OURS, building=BUILDING))
+        self.assertEqual([os.path.basename(other)], os.listdir(self.store.root))
+
     def new(self, owner: tuple[str, str] | None, token: str, age: float = 0) -> str:
-        path = os.path.join(self.store.root, f".{UUID}.{token:0>16}.new")
+        path = os.path.join(self.store.root, f".{UUID}.{token:0>36}.new")
         os.mkdir(path)
         if owner is not None:
             descriptions.write(path, mark(owner, building=BUILDING))

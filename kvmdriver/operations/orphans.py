@@ -1,0 +1,44 @@
+"""Directories below instances_path that belong to no instance: reported, never removed."""
+
+import contextlib
+import dataclasses
+
+from kvmdriver import exception
+from kvmdriver.operations.context import Context
+from kvmdriver.storage import description
+from kvmdriver.storage.usage import in_use
+
+
+@dataclasses.dataclass(frozen=True)
+class Orphan:
+    """A directory of no instance that libvirt knows, and what may be said about it."""
+
+    path: str
+    advice: str
+
+
+def find(context: Context, known: set[str]) -> list[Orphan]:
+    """Directories of no instance of this libvirt, of another host, or of a QEMU that runs.
+
+    Another libvirt, or an embedded hypervisor, may have guests with the same instances_path: the
+    directory of one of those is never called superfluous.
+
+    :param known: UUIDs of the instances that libvirt knows.
+    """
+    return [
+        Orphan(path, _advice(path))
+        for path in context.store.orphans(known, context.host)
+        if not in_use(path)
+    ]
+
+
+def _advice(path: str) -> str:
+    with contextlib.suppress(exception.StorageError):
+        described = description.read(path)
+        if described is None:
+            return "nothing in it says whose it is; remove it if you know that nobody needs it"
+        return (
+            f"instance.json says that it is {described.instance.name!r} of host {described.host!r}; "
+            "keep it unless you know that this instance is gone for good"
+        )
+    return "its instance.json cannot be read; keep it until you know whose it is"
