@@ -267,7 +267,7 @@ class FullDiskTest(FunctionalTest):
             ],
         )
         self.assertEqual("kvm_storage.instances_path", error.field)
-        # not to be foreseen: a small file that unfolds to more than there is
+        # its size does not tell: a small file that unfolds to more than there is
         path = os.path.join(self.state, "dense.qcow2")
         raw = os.path.join(self.state, "dense.raw")
         with open(raw, "wb") as dense:
@@ -280,7 +280,7 @@ class FullDiskTest(FunctionalTest):
         error = self.refused(
             exception.InsufficientResources, self.api.build_and_run_instance, request
         )
-        self.assertIn("full", error.message)
+        self.assertIn("needs 60 MiB more on disk", error.message)
         self.assert_nothing_left()
         # and a snapshot that does not fit
         view = self.create(disks=[{"size_mib": 4}], nics=[], config_drive=None, start=False)
