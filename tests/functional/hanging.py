@@ -76,7 +76,7 @@ class _Dripping(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.server.asked.release()  # type: ignore[attr-defined]
         self.send_response(200)
-        self.send_header("Content-Length", str(1 << 30))
+        self.send_header("Content-Length", str(1 << 20))
         self.end_headers()
         try:
             while not self.server.over.wait(1):  # type: ignore[attr-defined]

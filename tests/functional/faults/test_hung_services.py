@@ -123,13 +123,16 @@ class SlowImagesTest(HungServicesTest):
         self.assertTrue(server.asked.acquire(timeout=30))
         namespace.wait_for(lambda: sum(d.ended for d in deliveries) == 15, 30)
         self.assertEqual({"request_under_way"}, {d.code for d in deliveries if d.ended})
-        progress = in_time(self, self.remote.get_progress, "the-same")
-        self.assertEqual("download image", progress.stage)
+        namespace.wait_for(lambda: self._stage("the-same") == "download image", 10)
         self.everything_else_goes_on()
         in_time(self, self.remote.terminate_instance, request.uuid)
         for delivery in deliveries:
             self.assertTrue(delivery.wait(5))
         self.assert_nothing_left()
+
+    def _stage(self, request_id: str) -> str | None:
+        progress = in_time(self, self.remote.get_progress, request_id)
+        return None if progress is None else progress.stage
 
     def test_the_agent_ends_while_a_guest_hangs(self) -> None:
         view = self.tiny()

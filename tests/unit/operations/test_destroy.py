@@ -15,6 +15,7 @@ class FoundTest(unittest.TestCase):
         self.context = mock.Mock()
         self.context.find.side_effect = exception.InstanceNotFound("gone")
         self.context.hypervisor.find.return_value = None
+        self.context.known.return_value = None
         self.context.locks.hold_to_remove.return_value = contextlib.nullcontext()
         self.context.at_rest.side_effect = exception.InstanceNotFound("gone")
 
