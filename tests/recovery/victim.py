@@ -217,7 +217,7 @@ def _be_agent(state: str, die_after: int | None, source: Any, tell: Any) -> None
         conf.set_override(name, value, group)
     if die_after is not None:
         changes.count(die_after)
-    agent = LocalAgent(conf, quiet=True)
+    agent = LocalAgent(conf)
     changes.stop()
     tell(pid=os.getpid())
     while line := source.readline():
