@@ -24,7 +24,7 @@ from kvmdriver.storage.guarded_http import (
     reason_of,
     shown,
 )
-from kvmdriver.storage.image_servers import ImageServers, Target
+from kvmdriver.storage.image_servers import ImageServers, Target, told
 from kvmdriver.storage.space import Reserve
 
 LOG = logging.getLogger(__name__)
@@ -171,7 +171,7 @@ class _Transfer:
             self._get(self._rules.servers.check_url(self._url), _REDIRECTS)
         # ValueError: http.client's for a malformed answer
         except (OSError, http.client.HTTPException, ValueError) as error:
-            LOG.debug("%s was cut off after %d bytes: %r", self._url, self._done, error)
+            LOG.debug("%s was cut off after %d bytes: %r", told(self._url), self._done, error)
             raise CutOff(reason_of(error)) from None
 
     def compare(self) -> None:
@@ -216,7 +216,7 @@ class _Transfer:
                 f"the server redirects to a place that images may not be fetched from: "
                 f"{shown(location)!r}",
                 field="url",
-                value=self._url,
+                value=told(self._url),
                 remedy=getattr(error, "remedy", None) or "use the URL of the image itself",
             ) from None
         if (target.scheme, new.scheme) == ("https", "http"):
@@ -233,7 +233,7 @@ class _Transfer:
             raise exception.ImageNotFound(
                 f"the server answers {answer.status} {shown(answer.reason)}".rstrip(),
                 field="url",
-                value=self._url,
+                value=told(self._url),
                 remedy="check the URL",
             )
         if answer.status == 206:
@@ -318,7 +318,7 @@ def _too_large(url: str, max_bytes: int) -> exception.ImageUnacceptable:
     return exception.ImageUnacceptable(
         f"the image is larger than the {max_bytes // 1024 // 1024} MiB allowed",
         field="url",
-        value=url,
+        value=told(url),
         remedy="raise [kvm_storage] max_image_gib if you trust the image",
     )
 
@@ -327,6 +327,6 @@ def _failed(url: str, message: str) -> exception.ImageNotFound:
     return exception.ImageNotFound(
         message,
         field="url",
-        value=url,
+        value=told(url),
         remedy="check the URL, and that the host of the agent can reach it",
     )

@@ -11,7 +11,7 @@ from typing import Any
 import certifi
 
 from kvmdriver import exception
-from kvmdriver.storage.image_servers import ImageServers, Target
+from kvmdriver.storage.image_servers import ImageServers, Target, told
 
 # Seconds after which a socket that waits looks up, to see whether the transfer shall go on.
 _SLICE = 0.5
@@ -90,7 +90,7 @@ class Watch:
                 raise exception.ImageNotFound(
                     f"the server sends less than {self._rate // 1024} KiB/s",
                     field="url",
-                    value=self._url,
+                    value=told(self._url),
                     remedy="use a faster server, or lower [kvm_storage] download_min_rate",
                 )
             self._waited, self._received = 0.0, 0
@@ -102,7 +102,7 @@ class Watch:
             raise exception.ImageNotFound(
                 "the download takes longer than is allowed",
                 field="url",
-                value=self._url,
+                value=told(self._url),
                 remedy="use a faster server, or raise [kvm_storage] download_max_seconds",
             )
 
@@ -182,7 +182,7 @@ class Connection(http.client.HTTPConnection):
                 raise exception.ImageNotFound(
                     f"the server's certificate is not trusted: {shown(error.verify_message)}",
                     field="url",
-                    value=self._target.url,
+                    value=told(self._target.url),
                     remedy="name its authority's certificate in [kvm_storage] image_url_ca_file",
                 ) from None
             except OSError as error:
@@ -232,5 +232,5 @@ def shown(text: str) -> str:
 
 def _failed(url: str, message: str) -> exception.ImageNotFound:
     return exception.ImageNotFound(
-        message, field="url", value=url, remedy="check that the URL is that of an image"
+        message, field="url", value=told(url), remedy="check that the URL is that of an image"
     )

@@ -51,6 +51,18 @@ _COMPATIBLE = ipaddress.ip_network("::/96")
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 
+def told(url: str) -> str:
+    """A URL as errors and logs tell it: the query often is a signature that opens the image to all.
+
+    A user name and a password are left out, too.
+    """
+    place, separator, _query = url.partition("#")[0].partition("?")
+    scheme, slashes, rest = place.partition("//")
+    host, slash, path = rest.partition("/")
+    host = host.rpartition("@")[2]
+    return f"{scheme}{slashes}{host}{slash}{path}{separator}{'...' if separator else ''}"
+
+
 @dataclasses.dataclass(frozen=True)
 class Target:
     """A URL taken apart: what to connect to, and what to ask for there."""
@@ -108,7 +120,10 @@ class ImageServers:
                     raise ValueError("the host's name is malformed")
         except ValueError as error:  # UnicodeError is one
             raise exception.InvalidRequest(
-                f"the URL is malformed: {error}", field="url", value=url, remedy="correct the URL"
+                f"the URL is malformed: {error}",
+                field="url",
+                value=told(url),
+                remedy="correct the URL",
             ) from None
         if parts.username or parts.password:
             raise exception.InvalidRequest(
@@ -166,7 +181,7 @@ class ImageServers:
         if not allowed:
             LOG.warning(
                 "%r was not fetched: its addresses are refused: %s",
-                target.url,
+                told(target.url),
                 ", ".join(sorted({str(entry[4][0]) for entry in found})),
             )
             raise _refused_address(target.url)
@@ -220,7 +235,7 @@ def _networks(group: Any, option: str) -> tuple[Network, ...]:
 
 def _refused(url: str, message: str, option: str) -> exception.ImageNotFound:
     return exception.ImageNotFound(
-        message, field="url", value=url, remedy=f"allow it in [kvm_storage] {option}"
+        message, field="url", value=told(url), remedy=f"allow it in [kvm_storage] {option}"
     )
 
 

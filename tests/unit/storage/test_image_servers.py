@@ -4,7 +4,7 @@ from types import SimpleNamespace
 from unittest import mock
 
 from kvmdriver import exception
-from kvmdriver.storage.image_servers import ImageServers
+from kvmdriver.storage.image_servers import ImageServers, told
 
 
 def servers(*networks: str, denied: tuple[str, ...] = ()) -> ImageServers:
@@ -54,6 +54,26 @@ class AddressesTest(unittest.TestCase):
         self.assertFalse(servers("10.0.0.0/8", denied=("10.9.0.0/16",)).allows("10.9.1.1"))
         self.assertFalse(servers(denied=("10.9.0.0/16",)).allows("::ffff:10.9.1.1"))
         self.assertTrue(servers(denied=("10.9.0.0/16",)).allows("10.8.1.1"))
+
+
+class ToldTest(unittest.TestCase):
+    def test_what_may_be_secret_is_left_out(self) -> None:
+        for url, shown in (
+            ("https://a/b/c.qcow2", "https://a/b/c.qcow2"),
+            ("https://a:8443/b?X-Signature=s3cr3t&x=1", "https://a:8443/b?..."),
+            ("https://a/b#s3cr3t", "https://a/b"),
+            ("https://user:s3cr3t@a/b@c", "https://a/b@c"),
+            ("https://user:s3cr3t@a", "https://a"),
+            ("rubbish?s3cr3t", "rubbish?..."),
+        ):
+            self.assertEqual(shown, told(url))
+
+    def test_errors_tell_no_signature(self) -> None:
+        for url in ("https://127.0.0.1/a?s3cr3t", "https://a:99999/a?s3cr3t", "ftp://a/b?s3cr3t"):
+            with self.assertRaises(exception.KVMDriverError) as caught:
+                servers().check_url(url)
+            self.assertNotIn("s3cr3t", str(caught.exception.to_dict()))
+            self.assertIn("?...", caught.exception.value)
 
 
 class UrlsTest(unittest.TestCase):
