@@ -36,10 +36,15 @@ def terminate(
         context.hypervisor.give_up_calls(uuid, _ANSWER_SECONDS)
 
     with context.locks.hold_to_remove(uuid, interrupt):
+        known = context.known(uuid)
+        if known is None:
+            return ()  # the instance was being made, or another deletion was first
+        cut_off = known[1].task
         try:
             domain, record = context.at_rest(uuid, to_stop=True)
         except exception.InstanceNotFound:
-            return None
+            # the mending of an earlier delete, or of a create, has just removed the instance
+            return cut_off.files if cut_off is not None and cut_off.name == TaskName.DELETE else ()
         kept = _disk_paths(record) if keep_disks else ()
         # what an operation has left that could not be mended goes, too
         left = (*record.task.files, *record.task.removes) if record.task is not None else ()

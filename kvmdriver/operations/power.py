@@ -46,7 +46,8 @@ def stop(context: Context, name_or_uuid: str, *, timeout: float | None = None) -
     :param timeout: seconds; 0 switches off at once, None takes the configured time.
     """
     seconds = context.conf.kvm.shutdown_timeout if timeout is None else timeout
-    with context.exclusively(name_or_uuid, to_stop=True) as (domain, _record):
+    with context.exclusively(name_or_uuid, to_stop=True) as (domain, record):
+        unmended = record.task is not None
         status = domain.status()
         if status == "suspended":
             raise exception.InvalidState(
@@ -60,14 +61,18 @@ def stop(context: Context, name_or_uuid: str, *, timeout: float | None = None) -
             return
         run = domain.started_as()
         patient = seconds > 0 and status in ("running", "shutting-down")
-    if patient and shut_down(
-        context.hypervisor, domain, seconds, "stopped", domain.press_power_button
+    if not (
+        patient
+        and shut_down(context.hypervisor, domain, seconds, "stopped", domain.press_power_button)
     ):
-        return
-    with context.exclusively(domain.uuid, to_stop=True) as (domain, _record):
-        # started again by somebody in the meantime: that is another run, not ours to end
-        if domain.started_as() == run:
-            domain.destroy()
+        with context.exclusively(domain.uuid, to_stop=True) as (domain, _record):
+            # started again by somebody in the meantime: that is another run, not ours to end
+            if domain.started_as() == run:
+                domain.destroy()
+    if unmended:
+        # an earlier operation could not be mended while the guest hung, and must not start it now
+        with context.exclusively(domain.uuid, to_stop=True):
+            LOG.info("instance %s: is off, and its earlier operation was mended", domain.name)
 
 
 def reboot(

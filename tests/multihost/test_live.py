@@ -40,7 +40,7 @@ class LiveMigrationTest(MultihostTest):
             self.assertLess(self._there_and_back(ROUNDS).longest_pause, 5000)
 
     def test_in_the_clear_over_ports_of_our_choice(self) -> None:
-        with self.agents(ports="50100-50105"):
+        with self.agents(ports="50100-50105", transport="tcp", native_tls=False):
             view = self.create(disks=[self.guest_disk(), {"size_mib": 64, "format": "raw"}])
             guest = self.guest_of(view)
             guest.run("echo kept > /root/kept; echo second > /dev/vdb; sync")
@@ -82,7 +82,8 @@ class LiveMigrationTest(MultihostTest):
             )
 
     def test_tunnelled_and_paused(self) -> None:
-        with self.agents(shared=True, tunnelled=True):
+        # encrypted as the tunnel is, whatever native_tls is by default
+        with self.agents(shared=True, tunnelled=True, native_tls=None):
             view = self.create()
             guest = self.guest_of(view)
             self.api.pause_instance(view.name)

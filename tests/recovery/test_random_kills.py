@@ -11,6 +11,7 @@ what is asked for, what is killed and when; the threads of the agent run as they
 
 import os
 import random
+import re
 import select
 import shutil
 import signal
@@ -135,9 +136,10 @@ reserved_disk_mib = 16
             self.gate.close(SETTLED_SECONDS)
         repeated = sum(client.repeated for client in self.clients)
         done = sum(sum(client.done.values()) for client in self.clients)
+        half = sum(client.half_plugged for client in self.clients)
         sys.stdout.write(
             f"seed {self.seed}: {number} kills, {done} requests carried out, {repeated} of them"
-            " after an error\n"
+            f" after an error, {half} guests switched off as libvirtd left half a device in them\n"
         )
         if failed:
             self.fail(f"seed {self.seed}, {number} kills\n" + "\n".join(failed))
@@ -211,7 +213,7 @@ reserved_disk_mib = 16
         """Warnings and errors of the agent."""
         with open(self.service.log) as log:
             log.seek(mark)
-            lines = [line for line in log if " WARNING " in line or " ERROR " in line]
+            lines = [line for line in log if re.match(r"\S+ \S+ \d+ (WARNING|ERROR) ", line)]
         return "".join(f"      | {line[:300].rstrip()}\n" for line in lines[-15:])
 
 

@@ -6,6 +6,7 @@ Each client has one instance at a time, so that it knows what must have become o
 import dataclasses
 import os
 import random
+import re
 import threading
 import uuid
 from collections.abc import Callable
@@ -16,6 +17,10 @@ from kvmdriver.agent.client import ComputeAPI
 
 # How often a request is sent before its error counts.
 ATTEMPTS = 8
+# A libvirtd that dies between the two commands with which it plugs in a device leaves the first half
+# in the QEMU, knows nothing of that, and names the next device in the same way. Every attach fails
+# then until this QEMU has ended, which nobody else can end for the user.
+HALF_PLUGGED = re.compile(r"Duplicate (ID|nodes with node-name)")
 # What says that the request may be repeated as it is.
 PASSING = ("agent_unreachable", "hypervisor_unavailable", "hypervisor_timeout", "instance_busy")
 
@@ -119,6 +124,7 @@ class Client(threading.Thread):
         self.failures: list[str] = []
         self.done: dict[str, int] = {}
         self.repeated = 0
+        self.half_plugged = 0
         self._number = number
         self._random = random.Random(f"{seed}-{number}")
         self._api = api
@@ -158,6 +164,10 @@ class Client(threading.Thread):
                 self._api._call(step.method, self._host, arguments)
             except exception.KVMDriverError as error:
                 said.append(f"{error.code}: {error.message}")
+                if HALF_PLUGGED.search(error.message) and self.instance is not None:
+                    self.half_plugged += 1
+                    self._carry_out(self._off(self.instance))
+                    return
                 if error.code not in PASSING and said.count(said[-1]) > 1:
                     break  # the same again
                 self._wait_for_agent()
@@ -171,6 +181,12 @@ class Client(threading.Thread):
             f"{step.method} of {instance} ({self.instance and self.instance.status}), request"
             f" {request_id}: {' | '.join(said)}"
         )
+
+    def _off(self, instance: Expected) -> Step:
+        def apply() -> None:
+            instance.status = "stopped"
+
+        return Step("stop_instance", {"instance": instance.uuid, "timeout": 0}, apply)
 
     # What can be asked for
 

@@ -98,7 +98,7 @@ class OtherUserTest(FunctionalTest):
         self.api.snapshot_instance(view.name, live)
         self.api.move_disk(view.name, "vda", directory=self.fast)
         guest.run("echo written > /root/file; sync; test $(ls -d /sys/block/vd? | wc -l) = 3")
-        self.assert_private(least=10)
+        self.assert_private(least=9)
         self.api.stop_instance(view.name, timeout=60)
         self.api.snapshot_instance(
             view.name, os.path.join(self.images, "off.raw"), image_format="raw"
@@ -106,10 +106,10 @@ class OtherUserTest(FunctionalTest):
         self.api.move_disk(view.name, "vdb", disk_format="qcow2")
         clone = self.api.clone_instance(view.name, self.name("-clone"))
         self.made.add(clone.uuid)
-        self.assert_private(least=16)
+        self.assert_private(least=15)
         self.api.start_instance(view.name)
         self.assertEqual("written", self.wait_for_ssh(view.name).run("cat /root/file"))
-        self.assert_private(least=16)
+        self.assert_private(least=15)
         self.api.terminate_instance(clone.uuid)
         # the image of a snapshot is one to make instances from
         copy = self.create(disks=[{"image": {"type": "file", "path": live}}])

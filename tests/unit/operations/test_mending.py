@@ -4,6 +4,7 @@ import contextlib
 import threading
 import types
 import unittest
+from collections.abc import Iterator
 from typing import Any
 from unittest import mock
 
@@ -12,7 +13,7 @@ from lxml import etree
 from kvmdriver import exception
 from kvmdriver.hypervisor.record import RUNNING, Record, Task, TaskName
 from kvmdriver.model import Instance
-from kvmdriver.operations import attach, mending, power, resize, snapshot
+from kvmdriver.operations import attach, destroy, mending, power, resize, snapshot
 from kvmdriver.operations.context import Context
 
 UUID = "0a1b2c3d-0000-4000-8000-000000000001"
@@ -136,6 +137,22 @@ class RebootTest(unittest.TestCase):
         self.assertEqual("not done", self.decide(cut_off=False))
         self.assertEqual("not done", self.decide(same_boot=False))
 
+    def test_a_stop_mends_again_what_could_not_be_mended_while_the_guest_hung(self) -> None:
+        context, domain = mock.MagicMock(), mock.Mock(uuid=UUID)
+        domain.status.return_value = "running"
+        record = Record(instance=INSTANCE, root="/i", task=Task.begin(TaskName.REBOOT))
+        off: list[bool] = []
+
+        @contextlib.contextmanager
+        def exclusively(_name: str, *, to_stop: bool) -> Iterator[Any]:
+            self.assertTrue(to_stop)
+            off.append(domain.destroy.called)
+            yield domain, record
+
+        context.exclusively = exclusively
+        power.stop(context, UUID, timeout=0)
+        self.assertEqual([False, False, True], off)
+
 
 class SnapshotTest(unittest.TestCase):
     def test_done_once_the_part_has_become_the_image(self) -> None:
@@ -213,6 +230,22 @@ class FakeContext(types.SimpleNamespace):
 
     def save(self, _domain: object, record: Record) -> None:
         self.record = record
+
+
+class DeleteTest(unittest.TestCase):
+    def answer(self, task: Task | None) -> Any:
+        """What a delete says whose instance was removed by the mending of that task."""
+        context = mock.MagicMock()
+        domain, record = mock.Mock(uuid=UUID), Record(instance=INSTANCE, root="/i", task=task)
+        context.find.return_value = context.known.return_value = (domain, record)
+        context.at_rest.side_effect = exception.InstanceNotFound("gone")
+        return destroy.terminate(context, UUID)
+
+    def test_the_disks_that_a_delete_kept_which_was_cut_off(self) -> None:
+        self.assertEqual(
+            ("/i/disk",), self.answer(Task.begin(TaskName.DELETE, files=("/i/disk",)))
+        )
+        self.assertEqual((), self.answer(Task.begin(TaskName.CREATE)))
 
 
 class TaskTest(unittest.TestCase):
