@@ -34,25 +34,36 @@ _PREPARE_SECONDS = 15.0
 _UNDO_SECONDS = 5.0
 
 
-class _Reads(messaging.DefaultRPCAccessPolicy):
-    """On the topic for questions nothing is changed: its workers are for answers."""
+class _OneLane(messaging.DefaultRPCAccessPolicy):
+    """A topic takes what is meant for it, and nothing that would keep its workers for long."""
 
-    lane = "reads"
+    lanes: tuple[bus.Lane, ...] = ()
 
     def is_allowed(self, endpoint: object, method: str) -> bool:
         lane = getattr(getattr(endpoint, method, None), "lane", None)
-        return bool(super().is_allowed(endpoint, method)) and lane == self.lane
+        return bool(super().is_allowed(endpoint, method)) and lane in self.lanes
 
 
-class _Peers(_Reads):
-    """On the topic of the agents nothing waits for a client's request."""
-
-    lane = "peers"
+class _Reads(_OneLane):
+    lanes = ("reads",)
 
 
-# The topic of the changes takes everything, for schedulers that know no other topic.
-POLICIES: dict[bus.Lane, type[messaging.DefaultRPCAccessPolicy]] = {
-    "changes": messaging.DefaultRPCAccessPolicy,
+class _Peers(_OneLane):
+    lanes = ("peers",)
+
+
+class _Changes(_OneLane):
+    """Also takes questions, for schedulers that know no other topic.
+
+    Requests of other agents are refused here: with permissions on the broker that tell the topics
+    apart, a client that may change instances cannot speak as an agent.
+    """
+
+    lanes = ("changes", "reads")
+
+
+POLICIES: dict[bus.Lane, type[_OneLane]] = {
+    "changes": _Changes,
     "reads": _Reads,
     "peers": _Peers,
 }

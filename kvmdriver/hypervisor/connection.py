@@ -261,8 +261,8 @@ class Connection:
     def raw(self) -> libvirt.virConnect:
         """The open libvirt connection.
 
-        One attempt at a time opens it, for all callers. Who comes while an attempt has been
-        hanging for seconds gets the error at once.
+        One attempt at a time opens it, for all callers. While an attempt has been hanging for some
+        seconds, callers get the error at once.
 
         :raises kvmdriver.exception.HypervisorUnavailable: libvirt cannot be reached.
         """

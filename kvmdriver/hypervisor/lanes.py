@@ -1,8 +1,8 @@
 """Connections for the calls that a guest may keep waiting.
 
 libvirtd reads no more of a connection once five of its requests are under way
-(``max_client_requests`` in libvirtd.conf), keepalive messages included. Five calls of one hung guest
-would so be the end of a connection that everybody shares.
+(``max_client_requests`` in libvirtd.conf), keepalive messages included. Five calls that wait for one
+hung guest would end a connection that everybody shares.
 """
 
 import contextlib

@@ -165,7 +165,7 @@ class ImageCache:
     def _turn(
         self, image: Image, path: str, progress: Progress
     ) -> contextlib.AbstractContextManager[None]:
-        """Whoever waits for an image here can be cancelled, and not in ``_once``."""
+        """A request that waits for an image waits here, where it can be cancelled."""
         if os.path.exists(path):
             return contextlib.nullcontext()
         turns = self._other_turns if isinstance(image, FileImage) else self._download_turns

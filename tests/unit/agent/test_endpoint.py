@@ -10,6 +10,7 @@ import oslo_messaging as messaging
 from kvmdriver import exception, model
 from kvmdriver.agent import server
 from kvmdriver.agent.endpoint import Endpoint
+from kvmdriver.agent.migration import Peer
 
 VIEW = model.InstanceView(
     uuid="6a1b4f0e-93c5-4f0c-9d0a-0b7f3c1b2a44",
@@ -227,6 +228,22 @@ class LanesTest(unittest.TestCase):
         }
         self.assertEqual({"list_instances"}, allowed["reads"])
         self.assertEqual({"pre_live_migration"}, allowed["peers"])
-        self.assertEqual(
-            {"list_instances", "start_instance", "pre_live_migration"}, allowed["changes"]
-        )
+        self.assertEqual({"list_instances", "start_instance"}, allowed["changes"])
+
+    def test_agents_ask_each_other_on_the_topic_that_answers(self) -> None:
+        caller = mock.MagicMock()
+        peer = Peer(caller, "kvm2")
+        caller.ask.return_value = {"moving": True, "state": "none", "here": False}
+        peer.destination_state("uuid", "migration")
+        peer.is_moving("uuid", "migration")
+        peer.has_evacuated("uuid", "kvm1")
+        peer.forget_evacuated("uuid", "kvm1")
+        peer.finish("uuid", "migration")
+        peer.roll_back("uuid", "migration")
+        for ask in (peer.check, peer.prepare):
+            self.assertRaises(ValueError, ask, mock.Mock())  # the answer is none
+        self.assertRaises(ValueError, peer.receiver, "uuid", "migration")
+        asked = {c.args[0]: c.kwargs.get("lane", "peers") for c in caller.ask.call_args_list}
+        self.assertEqual(9, len(asked))
+        declared = {name: getattr(Endpoint, name).lane for name in asked}
+        self.assertEqual(declared, asked)

@@ -54,7 +54,7 @@ class GuestCallsTest(unittest.TestCase):
             self.assertEqual("instance_unresponsive", self.refused("a", 60))
         self.assertLess(time.monotonic() - began, 1)
 
-    def test_whoever_waits_for_a_guest_that_ends_is_woken(self) -> None:
+    def test_callers_that_wait_for_a_guest_are_woken_when_it_ends(self) -> None:
         waits = self.calls.enter("a", 0)
         with self.calls.without_limit("a"):
             self.assertFalse(waits.wake.is_set())

@@ -61,7 +61,7 @@ class TurnsTest(unittest.TestCase):
             thread.join(5)
         self.assertEqual(["a", "a"], self.running)
 
-    def test_whoever_waits_can_be_cancelled(self) -> None:
+    def test_a_request_in_line_can_be_cancelled(self) -> None:
         turns = Turns(at_once=1, in_line=1)
         first = self.begin(turns, "a")
 
