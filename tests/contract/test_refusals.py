@@ -355,4 +355,6 @@ class RefusalsTest(BootedGuest):
 
     def write_in_guest(self, name: str) -> int:
         """Exit status of a write to a disk by the guest's root."""
-        return self.run_in_guest(f"echo written | dd of=/dev/{name} conv=fsync")
+        # the guest's kernel takes a moment to find a disk that is attached while it runs
+        found = f"until [ -b /dev/{name} ]; do sleep 1; done"
+        return self.run_in_guest(f"{found}; echo written | dd of=/dev/{name} conv=fsync")
