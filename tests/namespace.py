@@ -212,6 +212,7 @@ def _as_user(user: str, state: str, command: list[str]) -> list[str]:
     """The command line that runs ``command`` as a user who may use libvirt and owns ``state``."""
     os.chown(state, int(user), int(user))
     os.environ["HOME"] = state
+    os.environ["LIBVIRT_DEFAULT_URI"] = "qemu:///system"  # virsh's own default is a user's session
     # oslo.privsep starts its daemon so
     sudoers = f"{state}/sudoers"
     _write(sudoers, f"Defaults !secure_path\n#{user} ALL = (root) NOPASSWD: SETENV: ALL\n")
