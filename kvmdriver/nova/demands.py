@@ -70,7 +70,7 @@ def check_move(
             volumes=tuple(wanted),
             passthrough_ports=tuple(
                 f"{vif['id']} ({vif['vnic_type']})"
-                for vif in instance.get_network_info()
+                for vif in instance.get_network_info() or ()
                 if vif["vnic_type"] in network_model.VNIC_TYPES_DIRECT_PASSTHROUGH
             ),
         )
