@@ -90,14 +90,18 @@ class Domain:
         return int(self._raw.ID())
 
     def was_cut_off(self) -> bool:
-        """Whether it is off, and its guest did not end by itself, as far as libvirt knows.
+        """Whether it is off, and its guest has neither shut down by itself nor was saved.
 
-        A restart of libvirtd makes it forget the reason (virDomainShutoffReason).
+        A libvirtd that is started while a QEMU starts or ends does not know who ended that: it
+        names itself, a failure or a crash, or no reason at all (virDomainShutoffReason).
         """
         state, reason = self._call(self._raw.state)
         return state == libvirt.VIR_DOMAIN_SHUTOFF and reason in (
             libvirt.VIR_DOMAIN_SHUTOFF_DESTROYED,
             libvirt.VIR_DOMAIN_SHUTOFF_UNKNOWN,
+            libvirt.VIR_DOMAIN_SHUTOFF_DAEMON,
+            libvirt.VIR_DOMAIN_SHUTOFF_FAILED,
+            libvirt.VIR_DOMAIN_SHUTOFF_CRASHED,
         )
 
     # Power
@@ -178,6 +182,10 @@ class Domain:
     def record(self) -> Record | None:
         """What the driver noted of the instance; None when the domain is not one of ours."""
         return record_in(self.xml(inactive=True))
+
+    def running_record(self) -> Record | None:
+        """The record in the running definition, which a migration takes along."""
+        return record_in(self.xml())
 
     def set_record(self, record: Record, *, timeout: float | None = None) -> None:
         """Replace the record, in the running and in the persistent definition alike.

@@ -69,6 +69,9 @@ def _look_after(context: Context, uuid: str, record: Record) -> tuple[str, str] 
             return TaskName.EVACUATE, "the instance is another host's"
         domain = context.hypervisor.domain(uuid)
         context.describe(domain, record)
+        if domain.is_active() and domain.running_record() != record:
+            # a libvirtd that died while it wrote the record had written one definition of the two
+            context.hypervisor.save(domain, record)
         drive = context.store.layout(uuid).config_drive
         for difference in mending.differences(domain, record.instance, drive):
             # somebody else has changed it: what libvirt has is neither undone nor taken over
