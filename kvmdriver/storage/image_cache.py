@@ -471,21 +471,7 @@ class ImageCache:
         removed = []
         with contextlib.suppress(FileNotFoundError):
             for entry in os.scandir(self.directory):
-                if entry.name.endswith(".part") and _is_abandoned(entry.path):
+                if entry.name.endswith(".part") and private.is_abandoned(entry.path):
                     remove_file(entry.path)
                     removed.append(entry.path)
         return removed
-
-
-def _is_abandoned(path: str) -> bool:
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    finally:
-        os.close(descriptor)
-    return True
