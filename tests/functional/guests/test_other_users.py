@@ -1,5 +1,6 @@
 """Another user of the host: what he can read, and where he can put links."""
 
+import contextlib
 import json
 import os
 import stat
@@ -214,16 +215,15 @@ class LinksTest(FunctionalTest):
         """Whatever appears there is replaced by a link to the victim as soon as it is seen."""
         os.chmod(self.images, 0o777)
         stop = threading.Event()
-        swapped: list[str] = []
 
         def swap() -> None:
             while not stop.is_set():
                 for name in os.listdir(self.images):
                     path = os.path.join(self.images, name)
                     if not name.startswith("good") and not os.path.islink(path):
-                        os.unlink(path)
-                        os.symlink(self.victim, path)
-                        swapped.append(name)
+                        with contextlib.suppress(FileNotFoundError):  # it has just got its name
+                            os.unlink(path)
+                            os.symlink(self.victim, path)
 
         attacker = threading.Thread(target=swap)
         attacker.start()
