@@ -17,6 +17,7 @@ from kvmdriver.hypervisor import errors
 from kvmdriver.hypervisor.events import LOOP, Event, EventBus
 from kvmdriver.hypervisor.guest_calls import GuestCalls, agent_of, unresponsive
 from kvmdriver.hypervisor.lanes import Lanes
+from kvmdriver.hypervisor.pace import PICKED_UP, Pace
 from kvmdriver.hypervisor.threads import CallThreads
 
 LOG = logging.getLogger(__name__)
@@ -93,7 +94,8 @@ class Connection:
     Two kinds of calls are kept apart. ``call`` is for what libvirt answers from its own memory:
     such calls share one connection, which also brings the events. ``call_guest`` is for what needs
     the QEMU of a guest or libvirt's job on it, and may hang with that guest: such calls go over
-    connections of their own (see ``Lanes``) and are counted (see ``GuestCalls``).
+    connections of their own (see ``Lanes``), are counted (see ``GuestCalls``) and begin one by one
+    (see ``Pace``).
 
     Each call runs in a thread of ours and is waited for with a deadline. When the deadline has
     passed libvirtd is asked for its version: if libvirtd answers, the connection stays. Otherwise
@@ -115,6 +117,7 @@ class Connection:
         self.events = EventBus()
         self.call_timeout = call_timeout
         self.guests = GuestCalls()
+        self._pace = Pace()
         self._keepalive = (keepalive_interval, keepalive_count)
         self._lock = threading.Lock()
         self._raw: libvirt.virConnect | None = None
@@ -165,7 +168,9 @@ class Connection:
             concurrent.futures.wait([probe.answer], min(_PROBE_SECONDS, self._seconds(None)))
             self._require_answer(probe)
         seconds = self._seconds(timeout)
+        begun = self._pace.join()
         future = _THREADS.submit(function, *args)
+        future.add_done_callback(lambda _future: self._pace.leave(begun))
         done = threading.Event()
         future.add_done_callback(lambda _future: done.set())
         with self._lock:
@@ -210,7 +215,7 @@ class Connection:
                 )
         deadline = time.monotonic() + seconds
         waits = self.guests.enter(agent_of(uuid) if agent else uuid, seconds, instance)
-        future = _THREADS.submit(self._on_lane, uuid, function)
+        future = self._send(uuid, function, deadline - time.monotonic())
         future.add_done_callback(lambda _future: self.guests.leave(waits))
         woken = waits.wake.wait(max(0.0, deadline - time.monotonic()))
         if woken and not waits.given_up and raw is self._raw:
@@ -244,7 +249,7 @@ class Connection:
                 return exception.HypervisorError(str(error), instance=instance)
             return errors.translate(error, instance)
 
-        return PendingCall(_THREADS.submit(self._on_lane, uuid, run), translate)
+        return PendingCall(self._send(uuid, run, self._seconds(None)), translate)
 
     def call_fresh(self, method: str, *args: Any, **kwargs: Any) -> Any:
         """Call a method of the connection, once more on a new one if the old was found dead.
@@ -401,6 +406,26 @@ class Connection:
         if interval and not self.embedded:
             raw.setKeepAlive(interval, count)
         return raw
+
+    def _send(
+        self, uuid: str, function: Callable[[libvirt.virDomain], T], seconds: float
+    ) -> "concurrent.futures.Future[T]":
+        """Begin a call of a domain that may hang."""
+        sent = threading.Event()
+
+        def run(domain: libvirt.virDomain) -> T:
+            sent.set()
+            return function(domain)
+
+        if self.embedded:
+            return _THREADS.submit(self._on_lane, uuid, run)
+        deadline = time.monotonic() + seconds
+        with self._pace.alone(seconds):
+            future = _THREADS.submit(self._on_lane, uuid, run)
+            future.add_done_callback(lambda _future: sent.set())
+            sent.wait(max(0.0, deadline - time.monotonic()))
+            concurrent.futures.wait([future], PICKED_UP)
+        return future
 
     def _on_lane(self, uuid: str, function: Callable[[libvirt.virDomain], T]) -> T:
         if self.embedded:
