@@ -176,9 +176,7 @@ def detach_disk(
             removes=(path,) if path is not None and delete else (),
             answer=None if delete else path,
         ):
-            detach_device(
-                context.hypervisor, domain, f"devices/disk[target[@dev='{name}']]", f"disk {name}"
-            )
+            detach_device(context.hypervisor, domain, _path_of(disk), f"disk {name}")
         return None if delete else path
 
 
@@ -243,8 +241,8 @@ def detach_nic(
         if record.done(request_id) is not None:
             return
         wanted = mac.lower()
-        left = tuple(n for n in instance.nics if n.mac != wanted)
-        if len(left) == len(instance.nics):
+        nic = next((n for n in instance.nics if n.mac == wanted), None)
+        if nic is None:
             raise exception.DeviceNotFound(
                 f"the instance has no interface {mac}",
                 field="mac",
@@ -259,14 +257,11 @@ def detach_nic(
             record,
             TaskName.DETACH,
             request_id,
-            wanted=instance.model_copy(update={"nics": left}),
+            wanted=instance.model_copy(
+                update={"nics": tuple(n for n in instance.nics if n is not nic)}
+            ),
         ):
-            detach_device(
-                context.hypervisor,
-                domain,
-                f"devices/interface[mac[@address='{wanted}']]",
-                f"interface {mac}",
-            )
+            detach_device(context.hypervisor, domain, _path_of(nic), f"interface {mac}")
 
 
 # What a process has left that died, or that lost libvirt. libvirt changes the running guest first
@@ -303,9 +298,17 @@ def mend_attach(_context: Context, domain: Domain, record: Record, task: Task) -
     return _agree(domain, _device(task.wanted, record.instance), decide_attach)
 
 
-def mend_detach(_context: Context, domain: Domain, record: Record, task: Task) -> bool:
-    """Have a device in both definitions or in none; whether it is unplugged."""
-    return not _agree(domain, _device(record.instance, task.wanted), decide_detach)
+def mend_detach(context: Context, domain: Domain, record: Record, task: Task) -> bool:
+    """Have a device in both definitions or in none; whether it is unplugged.
+
+    :raises kvmdriver.exception.InstanceUnresponsive: the guest's QEMU does not answer.
+    """
+    device = _device(record.instance, task.wanted)
+    if domain.is_active() and _node_of(domain.xml(), device) is not None:
+        # The guest may have been asked, and nobody can take that back: it may release the device at
+        # any moment, so it is asked once more and gets its time.
+        _detach_live(context.hypervisor, domain, _path_of(device), _DETACH_SECONDS)
+    return not _agree(domain, device, decide_detach)
 
 
 def _device(more: Instance | None, less: Instance | None) -> Disk | Nic:
@@ -332,6 +335,13 @@ def _agree(
         domain.detach(persistent, live=False, config=True)
         return False
     return persistent is not None
+
+
+def _path_of(device: Disk | Nic) -> str:
+    """Where a device is in a domain's XML."""
+    if isinstance(device, Nic):
+        return f"devices/interface[mac[@address='{device.mac}']]"
+    return f"devices/disk[target[@dev='{device.name}']]"
 
 
 def _node_of(root: etree._Element, device: Disk | Nic) -> etree._Element | None:

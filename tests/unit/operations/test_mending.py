@@ -82,8 +82,13 @@ class DeviceTest(unittest.TestCase):
         domain = self.domain(empty, DEFINITION)
         self.assertTrue(attach.mend_detach(mock.Mock(), domain, record, removing))
         self.assertEqual(1, domain.detach.call_count)
+        # a guest that has the device is asked, and keeps it or releases it
         domain = self.domain(DEFINITION, DEFINITION)
-        self.assertFalse(attach.mend_detach(mock.Mock(), domain, record, removing))
+        context = mock.MagicMock()
+        released = context.hypervisor.events.expect.return_value.__enter__.return_value
+        released.wait.return_value = None
+        self.assertFalse(attach.mend_detach(context, domain, record, removing))
+        self.assertEqual(1, domain.detach_alias.call_count)
         self.assertEqual(0, domain.detach.call_count + domain.attach.call_count)
 
     def test_a_disk_of_somebody_else_with_the_same_name_is_left(self) -> None:
