@@ -182,7 +182,7 @@ def suspend(context: Context, name_or_uuid: str) -> None:
 
 def resume(context: Context, name_or_uuid: str) -> None:
     """Bring a suspended instance back; nothing when it runs."""
-    with context.exclusively(name_or_uuid) as (domain, _record):
+    with context.exclusively(name_or_uuid) as (domain, record):
         status = require_status(
             domain,
             "resume",
@@ -192,6 +192,8 @@ def resume(context: Context, name_or_uuid: str) -> None:
         )
         if status == "suspended":
             domain.start()
+            # the guest comes back with the record of the moment at which it was saved
+            context.save(domain, record)
 
 
 def pause(context: Context, name_or_uuid: str) -> None:

@@ -16,8 +16,12 @@ class PowerTest(FunctionalTest):
         self.assertEqual("suspended", self.api.list_instances()[0].status)
         self.refused(exception.InvalidState, self.api.start_instance, view.name)
         self.refused(exception.InvalidState, self.api.stop_instance, view.name)
+        self.api.set_autostart(view.name, True)
         self.api.resume_instance(view.name)
         self.api.resume_instance(view.name)
+        # a migration takes the record of the running guest along
+        domain, record = self.agent._server.driver._context.find(view.name)
+        self.assertEqual((record, True), (domain.running_record(), record.instance.autostart))
         uptime = guest.uptime()
         self.assertEqual("memory", guest.run("cat /run/file"))
 
