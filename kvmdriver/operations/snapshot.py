@@ -166,11 +166,16 @@ def _identity(path: str) -> Identity | None:
 def end_copies(domain: Domain) -> None:
     """Have a running guest go on with the disks that it has, without a copy of any.
 
+    A libvirtd that died while a copy began knows of the job and has no mirror in the definition.
+
     :raises kvmdriver.exception.KVMDriverError: a copy does not end.
     """
+    active = domain.is_active()
     for node in domain.xml().iterfind("devices/disk"):
-        if node.find("mirror") is not None:
-            domain.end_block_job(xml.attribute(node, "target", "dev"))
+        disk = xml.attribute(node, "target", "dev")
+        begun = active and node.find("source") is not None and domain.block_job(disk) is not None
+        if begun or node.find("mirror") is not None:
+            domain.end_block_job(disk)
 
 
 def choose_disk(domain: Domain, instance: Instance, name: str | None) -> Disk:
