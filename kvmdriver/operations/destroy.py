@@ -82,7 +82,7 @@ def save_before_end(context: Context, domain: Domain, record: Record) -> None:
 
 
 def remove(context: Context, domain: Domain, record: Record, keep: tuple[str, ...] = ()) -> None:
-    """Everything that an instance consists of. The domain goes last: it is what remembers.
+    """Remove everything of an instance. The domain goes last: its record says what is left to remove.
 
     Files that another host owns, or nobody, stay: an instance under construction has a mark in
     its directory, or no directory.

@@ -103,7 +103,7 @@ def all_operations(state: str) -> list[Operation]:
     ]
     for before in ("stopped", "running"):
         state_of_it: Before = "running" if before == "running" else "stopped"
-        # to plug something out takes a guest that lets go of it
+        # a device is unplugged only from a guest that releases it
         boots = before == "running"
         for name, method, arguments, guest in (
             ("delete", "terminate_instance", {}, False),

@@ -119,7 +119,7 @@ def _identity(context: Context, offer: MigrationOffer) -> Iterator[Problem]:
 
 
 def _shared(context: Context, offer: MigrationOffer) -> Iterator[Problem]:
-    """A directory is taken over from the host that owns it, not from whoever offers it."""
+    """Refuse to take a directory over from a host that does not own it."""
     directory = context.store.layout(offer.instance.uuid).directory
     mark = descriptions.read(directory)
     if mark is None or mark.building or mark.host != offer.source:
