@@ -48,6 +48,19 @@ class InstanceLocks:
         with self._hold_one(uuid, deadline, interrupt, every):
             yield
 
+    @contextlib.contextmanager
+    def hold_at_once(self, uuid: str) -> Iterator[None]:
+        """Hold the lock of an instance that nobody works on.
+
+        :raises kvmdriver.exception.InstanceBusy: an operation holds the lock.
+        """
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(self._hold_one(uuid, time.monotonic()))
+            except exception.InstanceBusy:
+                raise exception.InstanceBusy("an operation is under way", instance=uuid) from None
+            yield
+
     def __len__(self) -> int:
         return len(self._locks)
 

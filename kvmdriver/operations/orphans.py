@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import os
 
 from kvmdriver import exception
 from kvmdriver.operations.context import Context
@@ -28,8 +29,17 @@ def find(context: Context, known: set[str]) -> list[Orphan]:
     return [
         Orphan(path, _advice(path))
         for path in context.store.orphans(known, context.host)
-        if not in_use(path)
+        if not in_use(path) and not _changes(context, path)
     ]
+
+
+def _changes(context: Context, directory: str) -> bool:
+    """Whether the instance of a directory has come or gone since the list of instances was made.
+
+    The domain of an instance is there before its directory, and goes after it.
+    """
+    known = context.hypervisor.find(os.path.basename(directory)) is not None
+    return known or not os.path.isdir(directory)
 
 
 def _advice(path: str) -> str:

@@ -21,6 +21,7 @@ def reconcile(context: Context) -> list[tuple[str, str, str]]:
     mended = []
     known = set()
     failed = set()
+    busy = set()
     for summary in context.hypervisor.summaries():
         record = context.record(summary.uuid)
         if record is None:
@@ -30,6 +31,9 @@ def reconcile(context: Context) -> list[tuple[str, str, str]]:
             outcome = _look_after(context, summary.uuid, record)
         except exception.InstanceNotFound:
             continue  # somebody has just removed it
+        except exception.InstanceBusy:
+            busy.add(summary.uuid)
+            continue
         except exception.KVMDriverError:
             LOG.exception("could not mend instance %s", summary.name)
             failed.add(summary.uuid)
@@ -37,6 +41,8 @@ def reconcile(context: Context) -> list[tuple[str, str, str]]:
         if outcome is not None:
             mended.append((summary.uuid, *outcome))
     context.unmended.intersection_update(failed)
+    # an operation that is under way may end without a look at what this would mend
+    context.unmended.update(busy)
     host_uuid = context.hypervisor.host_capabilities().uuid
     for path in (*context.images.sweep(), *context.store.sweep(context.host, host_uuid)):
         LOG.warning("removed %s, left by a process that was killed", path)
@@ -67,15 +73,7 @@ def _look_after(context: Context, uuid: str, record: Record) -> tuple[str, str] 
     if task is None:
         if evacuate.leave(context, uuid):
             return TaskName.EVACUATE, "the instance is another host's"
-        domain = context.hypervisor.domain(uuid)
-        context.describe(domain, record)
-        if domain.is_active() and domain.running_record() != record:
-            # a libvirtd that died while it wrote the record had written one definition of the two
-            context.hypervisor.save(domain, record)
-        drive = context.store.layout(uuid).config_drive
-        for difference in mending.differences(domain, record.instance, drive):
-            # somebody else has changed it: what libvirt has is neither undone nor taken over
-            LOG.warning("instance %s: %s", domain.name, difference)
+        _compare(context, uuid)
     context.remember_evacuated(record)
     if task is not None and task.migration is not None:
         if not task.owner.is_alive():
@@ -90,3 +88,25 @@ def _look_after(context: Context, uuid: str, record: Record) -> tuple[str, str] 
         if task is None or not task.is_dead():
             return None  # an operation has mended it in the meantime
         return task.name, context.mend(domain, record)
+
+
+def _compare(context: Context, uuid: str) -> None:
+    """Have the three copies of an idle instance's record agree, and tell what libvirt has instead.
+
+    The lock keeps operations away: a deletion would otherwise get its files back, and a task its
+    older record.
+
+    :raises kvmdriver.exception.InstanceBusy: an operation is under way.
+    """
+    with context.locks.hold_at_once(uuid):
+        domain, record = context.find(uuid)
+        if record.task is not None:
+            return  # the task began and died in the meantime, and is mended as such
+        context.describe(domain, record)
+        if domain.is_active() and domain.running_record() != record:
+            # a libvirtd that died while it wrote the record had written one definition of the two
+            context.hypervisor.save(domain, record)
+        drive = context.store.layout(uuid).config_drive
+        for difference in mending.differences(domain, record.instance, drive):
+            # somebody else has changed it: what libvirt has is neither undone nor taken over
+            LOG.warning("instance %s: %s", domain.name, difference)

@@ -32,6 +32,18 @@ class LocksTest(unittest.TestCase):
             self.fail("held twice")
         self.assertEqual(0, len(locks))
 
+    def test_a_lock_that_is_held_is_not_waited_for(self) -> None:
+        locks = InstanceLocks(timeout=3600)
+        with (
+            locks.hold("a"),
+            self.assertRaisesRegex(exception.InstanceBusy, "under way"),
+            locks.hold_at_once("a"),
+        ):
+            self.fail("held twice")
+        with locks.hold_at_once("a"), locks.hold_at_once("b"):
+            self.assertEqual(2, len(locks))
+        self.assertEqual(0, len(locks))
+
     def test_others_are_free(self) -> None:
         locks = InstanceLocks(timeout=0.05)
         with locks.hold("a", "b"), locks.hold("c"):

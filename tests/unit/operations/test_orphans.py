@@ -2,10 +2,12 @@
 
 import fcntl
 import os
+import shutil
 import struct
 import tempfile
 import types
 import unittest
+from unittest import mock
 
 from kvmdriver.operations import orphans
 from kvmdriver.storage import description
@@ -20,7 +22,11 @@ class OrphansTest(unittest.TestCase):
     def setUp(self) -> None:
         directory = tempfile.TemporaryDirectory()
         self.addCleanup(directory.cleanup)
-        self.context = types.SimpleNamespace(store=InstanceStore(directory.name), host="kvm1")
+        self.hypervisor = mock.Mock()
+        self.hypervisor.find.return_value = None
+        self.context = types.SimpleNamespace(
+            store=InstanceStore(directory.name), host="kvm1", hypervisor=self.hypervisor
+        )
         self.directory = os.path.join(directory.name, UUID)
         os.mkdir(self.directory)
         self.disk = os.path.join(self.directory, "disk")
@@ -33,6 +39,18 @@ class OrphansTest(unittest.TestCase):
     def test_nobodys(self) -> None:
         self.assertEqual([self.directory], [orphan.path for orphan in self.find()])
         self.assertEqual([], orphans.find(self.context, {UUID}))  # type: ignore[arg-type]
+
+    def test_an_instance_that_came_after_the_list_was_made(self) -> None:
+        self.hypervisor.find.return_value = mock.Mock()
+        self.assertEqual([], self.find())
+        self.hypervisor.find.assert_called_once_with(UUID)
+
+    def test_an_instance_that_has_gone_since_the_list_was_made(self) -> None:
+        def gone(_uuid: str) -> None:
+            shutil.rmtree(self.directory)
+
+        self.hypervisor.find.side_effect = gone
+        self.assertEqual([], self.find())
 
     def test_what_a_guest_uses_is_no_orphan(self) -> None:
         # as QEMU does: an open file description's lock on one byte (block/file-posix.c)
