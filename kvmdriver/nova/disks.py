@@ -18,7 +18,7 @@ from kvmdriver.model.layout import InstanceLayout
 from kvmdriver.nova import images, placement, volumes
 from kvmdriver.nova.block_devices import Slot
 from kvmdriver.nova.node import Node
-from kvmdriver.storage import backend, inspect, private
+from kvmdriver.storage import backend, inspect
 from kvmdriver.storage.copy import copy_file, create_empty, remove_file
 from kvmdriver.storage.image_cache import CachedImage
 
@@ -278,8 +278,8 @@ def make_config_drive(
     )
     part = path + ".part"
     remove_file(part)  # a killed process may have left it
-    # the builder fills a file that is there, and it has the password: nobody else may read it
-    os.close(create_empty(part, private.SECRET_MODE))
+    # the builder fills a file that is there, and it has the password: only the group may read it
+    os.close(create_empty(part))
     try:
         with configdrive.ConfigDriveBuilder(instance_md=metadata) as builder:
             builder.make_drive(part)

@@ -15,7 +15,6 @@ import pycdlib
 from kvmdriver import exception
 from kvmdriver.model import Instance
 from kvmdriver.model.config_drive import hostname_from
-from kvmdriver.storage import private
 from kvmdriver.storage.copy import create_empty, remove_file, write_error
 
 VOLUME = "config-2"
@@ -75,7 +74,7 @@ def _network(instance: Instance) -> dict[str, Any]:
 
 
 def write(instance: Instance, path: str) -> None:
-    """Write the config drive of an instance to the new file ``path``, which only its owner reads.
+    """Write the config drive of an instance to the new file ``path``.
 
     :raises kvmdriver.exception.KVMDriverError: the file could not be written; nothing of it is left.
     """
@@ -119,7 +118,7 @@ def _read_files(path: str) -> dict[str, bytes]:
 
 
 def _write_files(files: dict[str, bytes], path: str) -> None:
-    descriptor = create_empty(path, private.SECRET_MODE)
+    descriptor = create_empty(path)
     try:
         with os.fdopen(descriptor, "wb") as target:
             _write_iso(files, target)

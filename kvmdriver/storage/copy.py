@@ -79,14 +79,14 @@ def _copy(source: int, target: int, stage: str, progress: Progress) -> None:
     progress(stage, size, size)
 
 
-def create_empty(path: str, mode: int = private.MODE) -> int:
+def create_empty(path: str) -> int:
     """Make a file that is not there yet (``private.create``); a descriptor to write to it.
 
     :raises kvmdriver.exception.StorageError: there is an entry of that name, or the file system
         refuses.
     """
     try:
-        return private.create(path, mode)
+        return private.create(path)
     except FileExistsError:
         raise exception.StorageError(
             f"{path} exists already, and is not overwritten",

@@ -16,9 +16,11 @@ from kvmdriver import exception
 
 LOG = logging.getLogger(__name__)
 
-# The group is that of QEMU for a file that libvirt has taken over, and reads then.
+# libvirt gives a file that a guest uses to QEMU's user and group. libvirt does not give a config
+# drive back, nor any other read-only disk, when the guest ends. An agent that is not root reads
+# these files as a member of the group.
 MODE = 0o640
-# A config drive has passwords, a description has that of the screen.
+# QEMU never reads a description, which has the password of the screen.
 SECRET_MODE = 0o600
 # QEMU runs as another user: it must be able to pass through, not to look around.
 DIRECTORY_MODE = 0o711

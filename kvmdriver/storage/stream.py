@@ -35,6 +35,7 @@ from kvmdriver.acceptor import Acceptor, Listener
 from kvmdriver.model.base import Model
 from kvmdriver.model.migration import FileName
 from kvmdriver.progress import Progress, ignore
+from kvmdriver.storage import private
 from kvmdriver.storage.copy import write_error
 
 LOG = logging.getLogger(__name__)
@@ -223,14 +224,7 @@ class Receiver:
             if self._closed:
                 raise OSError("the migration has ended")
             with _writing():
-                # unlike rename(2), link(2) replaces nothing
-                os.link(
-                    name,
-                    os.path.basename(expected.path),
-                    src_dir_fd=directory,
-                    dst_dir_fd=directory,
-                    follow_symlinks=False,
-                )
+                private.publish(target, directory, name, os.path.basename(expected.path))
 
     def _write(self, target: int, size: int, stream: BinaryIO) -> None:
         position = permitted = 0
@@ -274,17 +268,15 @@ def _part_of(path: str) -> Iterator[tuple[int, str, int]]:
         directory = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         name = f".{secrets.token_hex(16)}.part"
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         with _writing():
-            descriptor = os.open(name, flags, 0o600, dir_fd=directory)
+            descriptor = private.create(name, directory=directory)
         try:
             # tells the image cache that the file is not left over
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield directory, name, descriptor
         finally:
             os.close(descriptor)
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(name, dir_fd=directory)
+            private.remove(name, directory)
     finally:
         os.close(directory)
 

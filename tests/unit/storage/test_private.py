@@ -47,7 +47,7 @@ class PrivateTest(unittest.TestCase):
             yield kind, 0o640, lambda path, m=maker: m.create(path, image=image, size_mib=1)
         yield "target", 0o640, lambda path: qemu_img.create_target(path, "qcow2", 1 << 20)
         instance = Instance.parse({"name": "web", "disks": [{"size_mib": 1}], "config_drive": {}})
-        yield "config drive", 0o600, lambda path: config_drive.write(instance, path)
+        yield "config drive", 0o640, lambda path: config_drive.write(instance, path)
 
     def test_modes_are_right_from_the_first_moment(self) -> None:
         for number, (name, mode, make) in enumerate(self.makers()):

@@ -206,14 +206,14 @@ class StreamTest(unittest.TestCase):
             self.assertEqual({"source", "arrived"}, set(os.listdir(self.directory)))
             (os.unlink if os.path.islink(self.target) else os.rmdir)(self.target)
 
-    def test_a_file_is_for_its_owner_only(self) -> None:
+    def test_others_cannot_read_a_file(self) -> None:
         before = os.umask(0)
         self.addCleanup(os.umask, before)
         modes = []
         self.expect(accept=lambda part: modes.append(os.stat(part).st_mode & 0o777))
         self.send(self.source(b"secret"))
-        self.assertEqual([0o600], modes)
-        self.assertEqual(0o600, os.stat(self.target).st_mode & 0o777)
+        self.assertEqual([0o640], modes)
+        self.assertEqual(0o640, os.stat(self.target).st_mode & 0o777)
 
     def test_a_file_that_is_not_accepted_gets_no_name(self) -> None:
         def refuse(part: str) -> None:
