@@ -77,6 +77,9 @@ install_python() { # requirements files
         pip_install --no-deps --no-build-isolation -e "$top"
         stamp kvmdriver "$top/setup.cfg"
     fi
+    # Hundreds of processes start in the tests. None should compile the sources anew, also where
+    # PYTHONDONTWRITEBYTECODE is set.
+    "$venv/bin/python" -m compileall -q "$top/kvmdriver" "$top/tests"
 }
 pip_install() { "$venv/bin/pip" install -qq --disable-pip-version-check "$@"; }
 # What was installed is known by the checksum of what asked for it.
