@@ -242,6 +242,7 @@ class Guest:
 
 def kvmdriver(*arguments: str, state: str, check: bool = True) -> subprocess.CompletedProcess[str]:
     """Run the command line as a user would, on the laboratory's libvirt."""
+    instances = "OS_KVM_STORAGE__INSTANCES_PATH"
     done = subprocess.run(
         [os.path.join(os.path.dirname(sys.executable), "kvmdriver"), *arguments],
         capture_output=True,
@@ -250,7 +251,9 @@ def kvmdriver(*arguments: str, state: str, check: bool = True) -> subprocess.Com
         env={
             **os.environ,
             "OS_KVM__VIRT_TYPE": "qemu",
-            "OS_KVM_STORAGE__INSTANCES_PATH": os.path.join(state, "instances"),
+            instances: os.path.join(state, "instances"),
+            # a user who is not root: the privileged process must know the directory, too
+            "OS_KVM_PRIVSEP__HELPER_COMMAND": f"sudo --preserve-env={instances} privsep-helper",
         },
     )
     if check and done.returncode:

@@ -32,12 +32,18 @@ class Rabbit:
         # a range of its own for each worker process of the tests
         self.port = port = 20000 + os.getpid() % 5000 * 3
         self.directory = tempfile.mkdtemp(prefix="kvmdriver-rabbit", dir="/var/tmp")
-        shutil.chown(self.directory, "rabbitmq", "rabbitmq")
+        # Debian's commands start the broker for root, as its own user; other users start it directly
+        path = os.environ["PATH"]
+        if os.geteuid() == 0:
+            shutil.chown(self.directory, "rabbitmq", "rabbitmq")
+        else:
+            path = f"/usr/lib/rabbitmq/bin:{path}"
         self.ca: str | None = None
         config = self._configure_tls() if tls else None
         self._process: subprocess.Popen[bytes] | None = None
         self._environment = {
             **os.environ,
+            "PATH": path,
             **broker.environment(
                 self.directory,
                 f"kvmdriver{port}",
