@@ -41,17 +41,23 @@ if os.geteuid() == 0:
 # virtlogd adds a number to the names of older logs
 _CONSOLE_LOG = re.compile(r"console\.log(\.[0-9]{1,4})?")
 _PID_FILES = "/run/libvirt/qemu"
-_HOST_CONFIG = "/etc/kvmdriver/kvmdriver.conf"
+HOST_CONFIG = "/etc/kvmdriver/kvmdriver.conf"
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 def read_tail(path: str, size: int) -> bytes:
-    """The last ``size`` bytes of a console log, which belongs to virtlogd or QEMU.
+    """The last ``size`` bytes of a console log.
+
+    virtlogd makes the log for root alone. The QEMU of an embedded hypervisor makes it for our user.
 
     :raises OSError: the file cannot be read.
+    :raises oslo_privsep.daemon.FailedToDropPrivileges: the privileged process does not start.
     """
-    if os.geteuid() == 0:
+    try:
         return _tail(*os.path.split(path), size)
+    except PermissionError:
+        if os.geteuid() == 0:
+            raise
     return read_console_log(path, size)
 
 
@@ -78,7 +84,7 @@ def _roots() -> set[str]:
     """
     conf = options.register_opts(cfg.CONF)
     host = options.register_opts(cfg.ConfigOpts())
-    host([], default_config_files=[path for path in (_HOST_CONFIG,) if os.path.exists(path)])
+    host([], default_config_files=[path for path in (HOST_CONFIG,) if os.path.exists(path)])
     # nova's own registers both with the same meaning
     for name, default in (("state_path", "/var/lib/nova"), ("instances_path", None)):
         with contextlib.suppress(cfg.DuplicateOptError):

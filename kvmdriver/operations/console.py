@@ -3,6 +3,7 @@
 import io
 
 from lxml import etree
+from oslo_privsep.daemon import FailedToDropPrivileges
 from PIL import Image as Picture
 from pydantic import SecretStr
 
@@ -30,6 +31,8 @@ def read_log(layout: InstanceLayout, limit: int) -> bytes:
     """The last ``limit`` bytes of an instance's console log.
 
     virtlogd starts a new file when one is full, and keeps the older ones with numbers.
+
+    :raises kvmdriver.exception.StorageError: the log belongs to root, and we get no root.
     """
     data, number = b"", 0
     path = layout.console_log
@@ -39,6 +42,14 @@ def read_log(layout: InstanceLayout, limit: int) -> bytes:
         except FileNotFoundError:
             if number:
                 break
+        except (PermissionError, FailedToDropPrivileges) as error:
+            raise exception.StorageError(
+                f"the console log cannot be read: {error}",
+                field="path",
+                value=path,
+                remedy="let sudo start privsep-helper for this user, and set [kvm_storage] "
+                f"instances_path in {privsep.HOST_CONFIG}",
+            ) from None
         path, number = f"{layout.console_log}.{number}", number + 1
     return data
 

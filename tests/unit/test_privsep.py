@@ -38,7 +38,7 @@ class ReadTest(unittest.TestCase):
 
     def test_directories(self) -> None:
         config = self.root / "kvmdriver.conf"
-        with mock.patch.object(privsep, "_HOST_CONFIG", str(config)):
+        with mock.patch.object(privsep, "HOST_CONFIG", str(config)):
             default = {"/var/lib/kvmdriver/instances", str(self.root)}
             self.assertLess(default, privsep._roots())  # and nova's
             config.write_text("[kvm_storage]\ninstances_path = /srv/instances\n")
