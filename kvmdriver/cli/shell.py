@@ -67,9 +67,8 @@ class Shell(app.App):
         """The configuration, read when it is first needed."""
         if self._conf is None:
             conf = options.register_opts(cfg.ConfigOpts())
-            files = self.options.config_file
             try:
-                conf([], project="kvmdriver", prog="kvmdriver", default_config_files=files)
+                self._read_files_into(conf)
             except cfg.ConfigFilesNotFoundError as error:
                 raise exception.ConfigurationError(
                     f"cannot read {', '.join(error.config_files)}", field="--config-file"
@@ -83,6 +82,10 @@ class Shell(app.App):
             self._conf = conf
         return self._conf
 
+    def _read_files_into(self, conf: cfg.ConfigOpts) -> None:
+        files = self.options.config_file
+        conf([], project="kvmdriver", prog="kvmdriver", default_config_files=files)
+
     @property
     def client(self) -> ComputeAPI:
         """The agent's client; an agent is started in this process where no bus is configured."""
@@ -90,6 +93,8 @@ class Shell(app.App):
             if has_transport(self.conf):
                 self._client = ComputeAPI(self.conf, host=self.options.host)
             else:
+                # oslo.privsep looks for [kvm_privsep] here, and passes the files on to its helper
+                self._read_files_into(cfg.CONF)
                 self._local = LocalAgent(self.conf)
                 self._client = self._local.client
         return self._client

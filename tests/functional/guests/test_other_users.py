@@ -191,7 +191,7 @@ class LinksTest(FunctionalTest):
         with open(self.victim) as file:
             self.assertEqual("precious", file.read())
         status = os.stat(self.victim)
-        self.assertEqual((0o600, 0), (stat.S_IMODE(status.st_mode), status.st_uid))
+        self.assertEqual((0o600, os.geteuid()), (stat.S_IMODE(status.st_mode), status.st_uid))
 
     def test_a_snapshot_does_not_follow_links(self) -> None:
         os.symlink(self.victim, os.path.join(self.images, f".{self.view.uuid}.snapshot.part"))
