@@ -6,6 +6,8 @@ import warnings
 
 # see kvmdriver/agent/service.py
 warnings.filterwarnings("ignore", message=r"\s*Eventlet is deprecated")
+# futurist imports eventlet, which we do not use. Its DNS resolver takes a fifth of our start.
+os.environ.setdefault("EVENTLET_NO_GREENDNS", "yes")
 
 from oslo_service import backend  # noqa: E402
 

@@ -5,6 +5,7 @@ fixture), and os-vif, since a test has no Open vSwitch.
 """
 
 import os
+import stat
 import subprocess
 from typing import Any
 
@@ -75,8 +76,10 @@ def small_flavor(context: Any = None, options: Any = None) -> Any:
 
 def _open_up(directory: str) -> None:
     """Let QEMU's user pass through the temporary directories of nova's fixtures."""
-    while directory.count("/") > 1:
-        os.chmod(directory, 0o755)
+    while directory != "/":
+        mode = stat.S_IMODE(os.stat(directory).st_mode)
+        if not mode & stat.S_IXOTH:
+            os.chmod(directory, mode | stat.S_IXOTH)
         directory = os.path.dirname(directory)
 
 
