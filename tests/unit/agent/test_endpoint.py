@@ -87,6 +87,7 @@ class EndpointTest(unittest.TestCase):
         self.assertEqual(2, self.driver.reboot.call_count)
 
     def test_an_id_is_bound_to_what_was_asked(self) -> None:
+        self.driver.destroy.return_value = ()
         self.endpoint.terminate_instance({}, instance="a", request_id="r1")
         secret = {**INSTANCE, "consoles": {"vnc_password": "a"}}
         self.driver.spawn.return_value = VIEW
