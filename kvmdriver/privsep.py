@@ -6,6 +6,8 @@ An agent that is root already does it itself; any other one through oslo.privsep
 import contextlib
 import os
 import re
+import select
+import signal
 import stat
 
 from oslo_concurrency import processutils
@@ -33,15 +35,26 @@ modules = priv_context.PrivContext(
     capabilities=[capabilities.CAP_DAC_OVERRIDE, capabilities.CAP_SYS_MODULE],
 )
 
+# apart: the only process that may send signals to QEMU
+processes = priv_context.PrivContext(
+    "kvmdriver",
+    cfg_section="kvm_privsep_processes",
+    pypath=__name__ + ".processes",
+    capabilities=[capabilities.CAP_KILL],
+)
+
 if os.geteuid() == 0:
     context.set_client_mode(False)
     modules.set_client_mode(False)
+    processes.set_client_mode(False)
 
 
 # virtlogd adds a number to the names of older logs
 _CONSOLE_LOG = re.compile(r"console\.log(\.[0-9]{1,4})?")
-_PID_FILES = "/run/libvirt/qemu"
+PID_FILES = "/run/libvirt/qemu"
 HOST_CONFIG = "/etc/kvmdriver/kvmdriver.conf"
+# as long as libvirt waits for each of the two signals (virProcessKillPainfully)
+_END_SECONDS = 10.0
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
@@ -117,7 +130,43 @@ def qemu_pid(name: str) -> int:
     """
     if not re.fullmatch(NAME_PATTERN, name):
         raise PermissionError(f"{name} is not the name of an instance")
-    return int(_tail(_PID_FILES, f"{name}.pid", 20))
+    return int(_tail(PID_FILES, f"{name}.pid", 20))
+
+
+def is_qemu_of(pid: int, uuid: str) -> bool:
+    """Whether a process is the QEMU of a guest, by its command line, which every user may read."""
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            words = file.read().split(b"\0")
+    except OSError:
+        return False
+    return b"qemu" in os.path.basename(words[0]) and (b"-uuid", uuid.encode()) in zip(
+        words, words[1:], strict=False
+    )
+
+
+@processes.entrypoint
+def end_qemu(pid: int, uuid: str) -> bool:
+    """End the QEMU of a guest: SIGTERM, and SIGKILL when that has no effect.
+
+    :returns: whether the process has ended; True also when there was no such QEMU.
+    """
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        # looked at once the descriptor pins the process: a number may come again
+        if not is_qemu_of(pid, uuid):
+            return True
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(descriptor, number)
+            if select.select([descriptor], [], [], _END_SECONDS)[0]:
+                return True
+    finally:
+        os.close(descriptor)
+    return False
 
 
 @context.entrypoint

@@ -8,7 +8,7 @@ import libvirt_qemu
 from lxml import etree
 
 from kvmdriver import exception
-from kvmdriver.hypervisor import xml
+from kvmdriver.hypervisor import lost, xml
 from kvmdriver.hypervisor.connection import Connection, PendingCall
 from kvmdriver.hypervisor.migration import JobProgress, MigrationSettings, Presence, presence
 from kvmdriver.hypervisor.record import NAMESPACE, PREFIX, Record
@@ -114,7 +114,7 @@ class Domain:
         self._ask("shutdownFlags", libvirt.VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN)
 
     def destroy(self) -> None:
-        """Switch off at once. No error when it is off already.
+        """Switch off at once. No error when it is off already; a QEMU that libvirt has lost ends, too.
 
         A QEMU that does not answer is killed: libvirt sends SIGTERM and, 10 s later, SIGKILL
         (virProcessKillPainfully). Whatever waits for it ends then.
@@ -124,6 +124,19 @@ class Domain:
         except exception.InvalidState:
             if self.is_active():
                 raise
+            lost.end(self.name, self.uuid)
+
+    def is_lost(self) -> bool:
+        """Whether its QEMU runs while libvirt has the domain switched off."""
+        return not self.is_active() and lost.find(self.name, self.uuid) is not None
+
+    def require_not_lost(self) -> None:
+        """Make sure that no QEMU runs while libvirt has the domain switched off.
+
+        :raises kvmdriver.exception.InvalidState: one does.
+        """
+        if not self.is_active():
+            lost.require_none(self.name, self.uuid)
 
     def reboot(self) -> None:
         """Press the power button and start again once the guest is down; libvirt sees to it."""

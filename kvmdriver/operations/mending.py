@@ -43,6 +43,13 @@ def mend(context: Context, domain: Domain, record: Record, to_stop: bool) -> str
     """
     task = record.task
     assert task is not None  # noqa: S101 the caller has looked
+    if not to_stop:
+        # the files of the task may be what a guest uses that libvirt does not know of
+        domain.require_not_lost()
+    elif domain.is_lost():
+        if task.name == TaskName.MOVE_DISK:
+            storage_move.follow_lost(context, domain, record, task)
+        domain.destroy()
     if task.name in (TaskName.CREATE, TaskName.DELETE):
         keep = task.files if task.name == TaskName.DELETE else ()
         destroy.remove(context, domain, record, keep)

@@ -35,6 +35,7 @@ def start(context: Context, name_or_uuid: str) -> None:
             remedies={"suspended": _RESUME, "paused": _UNPAUSE},
         )
         if status != "running":
+            domain.require_not_lost()
             domain.start()
 
 
@@ -58,6 +59,7 @@ def stop(context: Context, name_or_uuid: str, *, timeout: float | None = None) -
                 remedy=_RESUME,
             )
         if status in ("stopped", "crashed"):
+            domain.destroy()  # ends a QEMU that libvirt has lost
             return
         run = domain.started_as()
         patient = seconds > 0 and status in ("running", "shutting-down")

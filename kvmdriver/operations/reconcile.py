@@ -3,6 +3,7 @@
 import logging
 
 from kvmdriver import exception
+from kvmdriver.hypervisor.domain import Domain
 from kvmdriver.hypervisor.record import Record, TaskName
 from kvmdriver.operations import evacuate, mending, orphans
 from kvmdriver.operations.context import Context
@@ -106,7 +107,15 @@ def _compare(context: Context, uuid: str) -> None:
         if domain.is_active() and domain.running_record() != record:
             # a libvirtd that died while it wrote the record had written one definition of the two
             context.hypervisor.save(domain, record)
+        _report_lost(domain)
         drive = context.store.layout(uuid).config_drive
         for difference in mending.differences(domain, record.instance, drive):
             # somebody else has changed it: what libvirt has is neither undone nor taken over
             LOG.warning("instance %s: %s", domain.name, difference)
+
+
+def _report_lost(domain: Domain) -> None:
+    try:
+        domain.require_not_lost()
+    except exception.InvalidState as error:
+        LOG.error("instance %s: %s", domain.name, error)

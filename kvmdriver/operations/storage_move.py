@@ -93,14 +93,39 @@ def move_disk(
 def mend(context: Context, domain: Domain, _record: Record, task: Task) -> bool:
     """End a move that was cut off: the disk is where the guest has it; whether it has moved."""
     end_copies(domain)
-    assert task.wanted is not None  # noqa: S101 the task has noted it
-    moved = next(d for d in task.wanted.disks if d.file and d.file.path in task.files)
+    moved = _moved(task)
     nodes = domain.xml().iterfind("devices/disk")
     node = next((n for n in nodes if xml.attribute(n, "target", "dev") == moved.name), None)
     if node is None or xml.attribute(node, "source", "file") not in task.files:
         return False
     _redefine(context, domain, moved)
     return True
+
+
+def follow_lost(context: Context, domain: Domain, record: Record, task: Task) -> None:
+    """Define the disk that a guest has which libvirt lost while it ended the copy.
+
+    That is the file written last: both get the same while the copy runs, and afterwards only the
+    guest's is written.
+    """
+    moved = _moved(task)
+    before = next(disk for disk in record.instance.disks if disk.name == moved.name)
+    assert before.file is not None and moved.file is not None  # noqa: S101 such disks are moved
+    if _written(moved.file.path) >= _written(before.file.path):
+        _redefine(context, domain, moved)
+
+
+def _written(path: str) -> int:
+    """When a file was written last, in ns; 0 when it is not there."""
+    try:
+        return os.stat(path).st_mtime_ns
+    except FileNotFoundError:
+        return 0
+
+
+def _moved(task: Task) -> Disk:
+    assert task.wanted is not None  # noqa: S101 the task has noted it
+    return next(d for d in task.wanted.disks if d.file and d.file.path in task.files)
 
 
 def outside_disks(instance: Instance) -> list[str]:

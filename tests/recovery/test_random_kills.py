@@ -137,9 +137,11 @@ reserved_disk_mib = 16
         repeated = sum(client.repeated for client in self.clients)
         done = sum(sum(client.done.values()) for client in self.clients)
         half = sum(client.half_plugged for client in self.clients)
+        lost = sum(client.lost for client in self.clients)
         sys.stdout.write(
             f"seed {self.seed}: {number} kills, {done} requests carried out, {repeated} of them"
-            f" after an error, {half} guests switched off as libvirtd left half a device in them\n"
+            f" after an error, {half} guests switched off as libvirtd left half a device in them,"
+            f" {lost} as libvirtd had lost them\n"
         )
         if failed:
             self.fail(f"seed {self.seed}, {number} kills\n" + "\n".join(failed))

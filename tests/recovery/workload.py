@@ -21,6 +21,8 @@ ATTEMPTS = 8
 # in the QEMU, knows nothing of that, and names the next device in the same way. Every attach fails
 # then until this QEMU has ended, which nobody else can end for the user.
 HALF_PLUGGED = re.compile(r"Duplicate (ID|nodes with node-name)")
+# A libvirtd that dies while it ends a copy leaves what the next one cannot read (hypervisor/lost.py).
+LOST = re.compile(r"libvirt has lost the instance")
 # What says that the request may be repeated as it is.
 PASSING = ("agent_unreachable", "hypervisor_unavailable", "hypervisor_timeout", "instance_busy")
 
@@ -125,6 +127,7 @@ class Client(threading.Thread):
         self.done: dict[str, int] = {}
         self.repeated = 0
         self.half_plugged = 0
+        self.lost = 0
         self._number = number
         self._random = random.Random(f"{seed}-{number}")
         self._api = api
@@ -166,6 +169,10 @@ class Client(threading.Thread):
                 said.append(f"{error.code}: {error.message}")
                 if HALF_PLUGGED.search(error.message) and self.instance is not None:
                     self.half_plugged += 1
+                    self._carry_out(self._off(self.instance))
+                    return
+                if LOST.search(error.message) and self.instance is not None:
+                    self.lost += 1
                     self._carry_out(self._off(self.instance))
                     return
                 if error.code not in PASSING and said.count(said[-1]) > 1:

@@ -20,7 +20,7 @@ ALLOWED = {
     "storage": set(),
     "network": {"hypervisor"},
     "host": {"hypervisor", "privsep"},
-    "hypervisor": set(),
+    "hypervisor": {"privsep"},
     "model": set(),
     "conf": set(),
     "exception": set(),

@@ -1,6 +1,8 @@
 """What becomes of changes that were cut off: done, or not done."""
 
 import contextlib
+import os
+import tempfile
 import threading
 import types
 import unittest
@@ -320,3 +322,57 @@ class TaskTest(unittest.TestCase):
         ):
             self.fail("the body was run")
         self.assertEqual(0, self.context.mender.call_count)
+
+
+class LostGuestTest(unittest.TestCase):
+    """libvirt has the domain switched off, and its QEMU runs."""
+
+    def setUp(self) -> None:
+        directory = tempfile.TemporaryDirectory()
+        self.addCleanup(directory.cleanup)
+        self.old, self.new = (os.path.join(directory.name, name) for name in ("old", "new"))
+        for number, path in enumerate((self.old, self.new)):
+            with open(path, "w"):
+                os.utime(path, ns=(number, number))
+        instance, wanted = (
+            INSTANCE.changed(
+                disks=(INSTANCE.disks[0].changed(file={"path": path, "format": "raw"}),)
+            )
+            for path in (self.old, self.new)
+        )
+        task = Task.begin(
+            TaskName.MOVE_DISK, wanted=wanted, files=(self.new,), removes=(self.old,)
+        )
+        self.record = Record(instance=instance, root="/i", task=task)
+        self.domain = mock.Mock()
+        self.domain.xml.return_value = etree.fromstring(
+            f"<domain><devices><disk><driver type='raw'/><source file='{self.old}'/>"
+            "<target dev='vda'/></disk></devices></domain>"
+        )
+        self.domain.is_active.return_value = False
+        self.context = mock.Mock()
+
+    def defined(self) -> list[str]:
+        calls = self.context.hypervisor.define.call_args_list
+        return [call.args[0].find("devices/disk/source").get("file") for call in calls]
+
+    def test_nothing_is_mended_while_the_guest_may_use_the_files(self) -> None:
+        self.domain.require_not_lost.side_effect = exception.InvalidState("lost")
+        with self.assertRaises(exception.InvalidState):
+            mending.mend(self.context, self.domain, self.record, False)
+        self.context.save.assert_not_called()
+        self.context.finish.assert_not_called()
+
+    def test_the_disk_that_was_written_last_is_kept_when_the_guest_is_ended(self) -> None:
+        self.domain.is_lost.return_value = True
+        self.domain.destroy.side_effect = lambda: self.assertEqual([self.new], self.defined())
+        mending.mend(self.context, self.domain, self.record, True)
+        self.domain.destroy.assert_called_once_with()
+        self.assertTrue(self.context.finish.call_args.kwargs["done"])
+
+    def test_a_copy_that_the_guest_has_left_is_removed(self) -> None:
+        os.utime(self.old, ns=(2, 2))
+        self.domain.is_lost.return_value = True
+        mending.mend(self.context, self.domain, self.record, True)
+        self.assertEqual([], self.defined())
+        self.assertFalse(self.context.finish.call_args.kwargs["done"])
