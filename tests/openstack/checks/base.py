@@ -1,6 +1,7 @@
 """Checks against the running stack, with the same command that an operator uses."""
 
 import contextlib
+import functools
 import json
 import os
 import subprocess
@@ -8,6 +9,7 @@ import time
 import unittest
 from typing import Any
 
+from tests.openstack.client import Client
 from tests.openstack.paths import FIRST, Paths, url
 
 PATHS = Paths.default()
@@ -20,13 +22,24 @@ class Failed(AssertionError):
 
 def run(*command: str, timeout: float = 300) -> str:
     """Run a command of the stack's own directory; what it prints."""
-    path = os.path.join(PATHS.bin, command[0])
-    done = subprocess.run(
-        [path, *command[1:]], capture_output=True, text=True, timeout=timeout, env=_environment()
-    )
+    done = _run(command, timeout)
     if done.returncode:
         raise Failed(f"{' '.join(command)}: {done.stdout[-500:]} {done.stderr[-2000:]}")
     return done.stdout
+
+
+def _run(command: tuple[str, ...], timeout: float = 300) -> subprocess.CompletedProcess[str]:
+    if command[0] == "openstack":
+        return _client().run(list(command[1:]), _environment(), timeout)
+    path = os.path.join(PATHS.bin, command[0])
+    return subprocess.run(
+        [path, *command[1:]], capture_output=True, text=True, timeout=timeout, env=_environment()
+    )
+
+
+@functools.cache
+def _client() -> Client:
+    return Client(PATHS)
 
 
 def _environment() -> dict[str, str]:
@@ -157,12 +170,7 @@ class StackTest(unittest.TestCase):
         self.assertEqual([], openstack("server", "volume", "list", server))
 
     def remove(self, name: str) -> None:
-        subprocess.run(
-            [os.path.join(PATHS.bin, "openstack"), "server", "delete", "--wait", name],
-            capture_output=True,
-            env=_environment(),
-            check=False,
-        )
+        _run(("openstack", "server", "delete", "--wait", name))
 
     def reach(self, name: str) -> Guest:
         """Give a server a floating address, and wait until ssh answers there."""
