@@ -1,5 +1,6 @@
 """A thin, complete wrapper of one libvirt domain. No policy: that is in operations/."""
 
+import json
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -303,6 +304,23 @@ class Domain:
         """Bytes done and to do of a disk's block job; None when there is none."""
         info = self._ask("blockJobInfo", disk, 0)
         return (info["cur"], info["end"]) if info else None
+
+    def file_in_use(self, alias: str) -> str | None:
+        """The file that the QEMU has for a disk, whatever libvirt believes (QMP, query-block).
+
+        :param alias: the alias of the disk in the running definition.
+        """
+        answer = self._connection.call_guest(
+            self.uuid,
+            lambda raw: libvirt_qemu.qemuMonitorCommand(raw, '{"execute": "query-block"}', 0),
+            instance=self.name,
+        )
+        for device in json.loads(answer)["return"]:
+            # the path of the device in QEMU's tree, or the last part of it
+            if alias and alias in device.get("qdev", "").split("/"):
+                file: str | None = device.get("inserted", {}).get("file")
+                return file
+        return None
 
     def end_block_job(self, disk: str) -> None:
         self._ask("blockJobAbort", disk, 0)

@@ -91,12 +91,30 @@ def move_disk(
 
 
 def mend(context: Context, domain: Domain, _record: Record, task: Task) -> bool:
-    """End a move that was cut off: the disk is where the guest has it; whether it has moved."""
+    """End a move that was cut off: the disk is where the guest has it; whether it has moved.
+
+    :raises kvmdriver.exception.InvalidState: libvirt has missed the end of the copy, and takes the
+        old file for the guest's. Nothing is removed before the guest has been switched off.
+    """
     end_copies(domain)
     moved = _moved(task)
     nodes = domain.xml().iterfind("devices/disk")
     node = next((n for n in nodes if xml.attribute(n, "target", "dev") == moved.name), None)
-    if node is None or xml.attribute(node, "source", "file") not in task.files:
+    if node is None:
+        return False
+    alias = xml.attribute(node, "alias", "name")
+    # A libvirtd that died between QEMU's end of the job and its own note of that drops the job, and
+    # keeps the mirror (qemuBlockJobRefreshJobs).
+    if node.find("mirror") is not None and domain.file_in_use(alias) in task.files:
+        _redefine(context, domain, moved)
+        raise exception.InvalidState(
+            f"libvirt does not know that {moved.name} has moved, and cannot be told while the guest runs",
+            field="disk",
+            value=moved.name,
+            instance=domain.name,
+            remedy="shut the instance down and start it: kvmdriver server stop NAME",
+        )
+    if xml.attribute(node, "source", "file") not in task.files:
         return False
     _redefine(context, domain, moved)
     return True

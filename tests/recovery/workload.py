@@ -21,8 +21,9 @@ ATTEMPTS = 8
 # in the QEMU, knows nothing of that, and names the next device in the same way. Every attach fails
 # then until this QEMU has ended, which nobody else can end for the user.
 HALF_PLUGGED = re.compile(r"Duplicate (ID|nodes with node-name)")
-# A libvirtd that dies while it ends a copy leaves what the next one cannot read (hypervisor/lost.py).
-LOST = re.compile(r"libvirt has lost the instance")
+# A libvirtd that dies while it ends a copy leaves what the next one cannot read (hypervisor/lost.py),
+# or what tells nothing of the end (storage_move.mend).
+LOST = re.compile(r"libvirt has lost the instance|libvirt does not know that vda has moved")
 # What says that the request may be repeated as it is.
 PASSING = ("agent_unreachable", "hypervisor_unavailable", "hypervisor_timeout", "instance_busy")
 

@@ -1,10 +1,14 @@
-"""A guest that libvirt loses: its QEMU runs on, and libvirt has its domain switched off."""
+"""Guests whose libvirtd dies while it ends a copy of a disk."""
 
+import json
 import os
+import socket
+from unittest import mock
 
 from lxml import etree
 
 from kvmdriver import exception, privsep
+from kvmdriver.hypervisor.domain import Domain
 from tests import namespace
 from tests.functional.base import FunctionalTest, guest_file
 from tests.recovery.judge import qemus_by_uuid
@@ -59,3 +63,76 @@ class LostGuestTest(FunctionalTest):
         self.api.terminate_instance(view.name)
         self.assertNotIn(view.uuid, qemus_by_uuid())
         self.assertEqual([], [n for n in os.listdir("/sys/class/net") if n.startswith("vnet")])
+
+
+class MissedEndTest(FunctionalTest):
+    """QEMU has ended the copy and forgotten the job; libvirtd had not noted that when it died."""
+
+    def test_the_disk_that_the_guest_has_is_kept(self) -> None:
+        view = self.create(disks=[{"size_mib": 8}], nics=[])
+        old = view.disks[0].path
+
+        def die(_domain: Domain, _disk: str) -> None:
+            kill_libvirtd()
+            with Monitor(view.name) as monitor:
+                monitor.end_copy()
+            namespace.start_libvirtd()
+            raise exception.HypervisorUnavailable("libvirtd died")
+
+        with (
+            mock.patch.object(Domain, "pivot", die),
+            self.assertRaises(exception.HypervisorUnavailable),
+        ):
+            self.api.move_disk(view.name, "vda", disk_format="raw")
+        with self.assertRaisesRegex(exception.InvalidState, "does not know") as caught:
+            self.api.move_disk(view.name, "vda", disk_format="raw")
+        self.assertIn("kvmdriver server stop", caught.exception.remedy)
+        self.assertTrue(os.path.exists(old))
+        self.api.stop_instance(view.name, timeout=0)
+        moved = self.api.get_instance(view.name).disks[0]
+        self.assertEqual("raw", moved.format)
+        self.assertTrue(os.path.exists(moved.path))
+        self.assertFalse(os.path.exists(old))
+        self.api.start_instance(view.name)
+
+
+class Monitor:
+    """The monitor of a QEMU whose libvirtd is dead (QMP)."""
+
+    def __init__(self, name: str):
+        status = etree.parse(os.path.join(privsep.PID_FILES, f"{name}.xml"))
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.settimeout(30)
+        self._socket.connect(str(status.xpath("string(/domstatus/monitor/@path)")))
+        self._lines = self._socket.makefile("r")
+        self._read()  # the greeting
+        self.ask("qmp_capabilities")
+
+    def __enter__(self) -> "Monitor":
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._lines.close()
+        self._socket.close()
+
+    def _read(self) -> dict[str, object]:
+        answer: dict[str, object] = json.loads(self._lines.readline())
+        return answer
+
+    def ask(self, command: str, **arguments: str) -> object:
+        self._socket.sendall(json.dumps({"execute": command, "arguments": arguments}).encode())
+        while "event" in (answer := self._read()):
+            pass
+        return answer["return"]
+
+    def end_copy(self) -> None:
+        """Have the guest go on with the copy, and forget the job, as libvirtd does for a pivot."""
+        (job,) = self.jobs()
+        self.ask("job-complete", id=job)
+        namespace.wait_for(lambda: self.jobs() == {job: "concluded"})
+        self.ask("job-dismiss", id=job)
+
+    def jobs(self) -> dict[str, str]:
+        found = self.ask("query-jobs")
+        assert isinstance(found, list)
+        return {job["id"]: job["status"] for job in found}
