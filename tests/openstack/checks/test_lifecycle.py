@@ -2,10 +2,12 @@
 
 import json
 import os
+from typing import Any
 
 from lxml import etree
 
-from tests.openstack.checks.base import PATHS, StackTest, act, openstack, run, wait_for
+from tests.openstack.checks.base import PATHS, Failed, StackTest, act, openstack, run, wait_for
+from tests.openstack.paths import FIRST
 
 
 class LifecycleTest(StackTest):
@@ -139,6 +141,7 @@ class HardwareTest(StackTest):
         self.assertTrue(300 < guest.wait().memory_mib() <= 384)
         self.assertEqual("kept", guest.run("cat /root/file"))
         self.assertFalse(os.path.exists(f"{PATHS.instances}/{server['id']}_resize"))
+        self._check_openstackclient(server)
 
         before = len(self._macs(guest))
         # a network of its own without DHCP, so that the guest's routes stay as they are
@@ -154,6 +157,23 @@ class HardwareTest(StackTest):
         wait_for(lambda: len(self._macs(guest)) == before, 30, "the interface to go")
         act("server", "delete", "--wait", "sizes")
         self.assert_nothing_left(server)
+
+    def _check_openstackclient(self, server: dict[str, Any]) -> None:
+        """``openstack kvm`` asks Nova's API about a server when no host is named."""
+        shown = openstack("kvm", "server", "show", "sizes")
+        self.assertEqual(
+            (server["id"], "running", 384, 2, FIRST),
+            tuple(shown[key] for key in ("uuid", "status", "memory_mib", "vcpus", "host")),
+        )
+        self.assertEqual(1, len(shown["nics"]))
+        moved = openstack("kvm", "server", "migration", "show", "sizes")
+        self.assertEqual(("cold", "completed"), (moved["kind"], moved["state"]))
+        rows = openstack("kvm", "server", "migration", "list")
+        own = [row["State"] for row in rows if row["Instance"] == "sizes"]
+        self.assertEqual(["aborted", "completed"], own, "the first was reverted")
+        with self.assertRaises(Failed) as caught:
+            act("kvm", "server", "migration", "set", "sizes", "--downtime", "100")
+        self.assertIn("code: unsupported", str(caught.exception))
 
     @staticmethod
     def _macs(guest) -> list[str]:
