@@ -4,6 +4,7 @@ import argparse
 import logging
 from typing import Any, cast
 
+from keystoneauth1 import exceptions as keystoneauth_exceptions
 from openstack import connection as sdk
 from openstack import exceptions as sdk_exceptions
 from osc_lib import exceptions as osc_exceptions
@@ -67,23 +68,18 @@ class Session:
             )
             connection = sdk.Connection(config=region)
             connection.authorize()
-        except (sdk_exceptions.SDKException, osc_exceptions.CommandError) as error:
-            raise self._not_let_in(error) from None
-        except Exception as error:
-            # keystoneauth's plugins have errors of their own for options that are missing
-            if not type(error).__module__.startswith("keystoneauth1."):
-                raise
-            raise self._not_let_in(error) from None
+        except (
+            sdk_exceptions.SDKException,
+            osc_exceptions.CommandError,
+            keystoneauth_exceptions.ClientException,
+        ) as error:
+            raise exception.ConfigurationError(
+                f"Nova's API cannot be used: {error}",
+                field="--os-cloud",
+                remedy="give openstack the credentials of an administrator; or name the host of an "
+                "agent with --host",
+            ) from None
         self.client = NovaAPI(connection.compute)
-
-    @staticmethod
-    def _not_let_in(error: Exception) -> exception.ConfigurationError:
-        return exception.ConfigurationError(
-            f"Nova's API cannot be used: {error}",
-            field="--os-cloud",
-            remedy="give openstack the credentials of an administrator; or name the host of an agent "
-            "with --host",
-        )
 
     def close(self) -> None:
         """Leave the message bus."""
