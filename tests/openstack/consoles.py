@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import io
 import re
+import shutil
 import sys
 import tempfile
 import time
@@ -162,13 +163,15 @@ class Screen:
 @contextlib.contextmanager
 def _browser() -> Iterator[webdriver.Chrome]:
     options = webdriver.ChromeOptions()
-    options.binary_location = "/usr/bin/chromium"
+    # as Debian and as Fedora calls it; named, or selenium would look for one to download
+    options.binary_location = shutil.which("chromium") or shutil.which("chromium-browser") or ""
+    driver_path = shutil.which("chromedriver")
+    if not options.binary_location or not driver_path:
+        raise Failed("the browser is missing: install the [openstack] packages of bindep.txt")
     with tempfile.TemporaryDirectory() as profile:
         for argument in (*_BROWSER, f"--user-data-dir={profile}"):
             options.add_argument(argument)
-        driver = webdriver.Chrome(
-            options=options, service=webdriver.ChromeService("/usr/bin/chromedriver")
-        )
+        driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver_path))
         try:
             yield driver
         finally:
