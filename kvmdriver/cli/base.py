@@ -11,6 +11,7 @@ from tqdm import tqdm
 from kvmdriver import exception
 from kvmdriver.agent.client import ComputeAPI
 from kvmdriver.cli import terminal
+from kvmdriver.cli.connection import Connection
 from kvmdriver.model import Address, InstanceView, Model, ProgressView
 
 T = TypeVar("T")
@@ -27,8 +28,12 @@ class Base(command.Command):
         return cast(ComputeAPI, getattr(self.app, "client"))  # noqa: B009 known to Shell only
 
     @property
+    def connection(self) -> Connection:
+        return cast(Connection, getattr(self.app, "connection"))  # noqa: B009 known to Shell only
+
+    @property
     def conf(self) -> cfg.ConfigOpts:
-        return getattr(self.app, "conf")  # noqa: B009 known to Shell only
+        return self.connection.conf
 
     def run(self, parsed_args: argparse.Namespace) -> int:
         """Carry the command out; 1 with the error on standard error when it fails."""

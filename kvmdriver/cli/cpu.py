@@ -5,7 +5,6 @@ import os
 from typing import Any
 
 from kvmdriver import exception
-from kvmdriver.agent.local import has_transport
 from kvmdriver.cli.base import Base, ListBase, ShowBase, Texts, rows_of
 from kvmdriver.driver import cpu_of_file, cpu_of_uri
 
@@ -24,7 +23,7 @@ class CpuCommand(Base):
             return cpu_of_file(source)
         if "://" in source:
             return cpu_of_uri(self.conf, source)
-        if not has_transport(self.conf):
+        if not self.connection.over_bus:
             raise exception.InvalidRequest(
                 f"{source} is no file, and without a message bus no agent can be asked",
                 field="HOST",

@@ -3,7 +3,6 @@
 import argparse
 from typing import Any
 
-from kvmdriver.agent.local import has_transport
 from kvmdriver.cli.base import Base, ListBase, ShowBase, rows_of
 from kvmdriver.driver import KVMDriver, guests_with_kvm
 from kvmdriver.host.nested import NestedHost
@@ -53,7 +52,7 @@ class CheckHost(ListBase):
         return super().run(parsed_args) or (2 if self._failed else 0)
 
     def take_action(self, args: argparse.Namespace) -> Any:
-        if has_transport(self.conf):
+        if self.connection.over_bus:
             lines = self.client.check_host()
         else:
             # also where no agent could start
@@ -81,11 +80,18 @@ class NestedBase(Base):
         )
         return parser
 
+    def require_this_host(self) -> None:
+        self.connection.require_this_host(
+            "the command reads and sets the kernel's KVM module",
+            "run it on that host; what guests have there is told by cpu show",
+        )
+
 
 class ShowNested(NestedBase, ShowBase):
     """Show nested virtualization on this host: the CPU, the module and its parameters."""
 
     def take_action(self, args: argparse.Namespace) -> Any:
+        self.require_this_host()
         view = NestedHost(args.sysroot).view()
         parameters = " ".join(f"{name}={value}" for name, value in view.parameters.items())
         return rows_of(view, parameters=parameters)
@@ -100,6 +106,7 @@ class _SwitchNested(NestedBase):
         return parser
 
     def take_action(self, args: argparse.Namespace) -> None:
+        self.require_this_host()
         host = NestedHost(args.sysroot)
         group = self.conf.kvm_nested
         options = {"kvm_intel": group.kvm_intel_options, "kvm_amd": group.kvm_amd_options}

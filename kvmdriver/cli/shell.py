@@ -5,13 +5,10 @@ import logging
 
 import pbr.version
 from cliff import app, command, commandmanager
-from oslo_config import cfg
 
-from kvmdriver import conf as options
-from kvmdriver import exception
 from kvmdriver.agent.client import ComputeAPI
-from kvmdriver.agent.local import LocalAgent, has_transport, use_embedded
 from kvmdriver.cli import terminal
+from kvmdriver.cli.connection import Connection
 
 
 class Shell(app.App):
@@ -29,9 +26,7 @@ class Shell(app.App):
             stdout=terminal.output(),
             stderr=terminal.messages(),
         )
-        self._conf: cfg.ConfigOpts | None = None
-        self._client: ComputeAPI | None = None
-        self._local: LocalAgent | None = None
+        self._connection: Connection | None = None
 
     def build_option_parser(
         self, description: str | None, version: str | None, argparse_kwargs: object = None
@@ -63,48 +58,25 @@ class Shell(app.App):
             logging.getLogger("kvmdriver.hypervisor").setLevel(logging.ERROR)
 
     @property
-    def conf(self) -> cfg.ConfigOpts:
-        """The configuration, read when it is first needed."""
-        if self._conf is None:
-            conf = options.register_opts(cfg.ConfigOpts())
-            try:
-                self._read_files_into(conf)
-            except cfg.ConfigFilesNotFoundError as error:
-                raise exception.ConfigurationError(
-                    f"cannot read {', '.join(error.config_files)}", field="--config-file"
-                ) from None
-            except cfg.Error as error:
-                raise exception.ConfigurationError(
-                    f"the configuration is wrong: {error}"
-                ) from None
-            if self.options.embedded:
-                use_embedded(conf)
-            self._conf = conf
-        return self._conf
-
-    def _read_files_into(self, conf: cfg.ConfigOpts) -> None:
-        files = self.options.config_file
-        conf([], project="kvmdriver", prog="kvmdriver", default_config_files=files)
+    def connection(self) -> Connection:
+        """The agent that the options name."""
+        if self._connection is None:
+            self._connection = Connection(
+                self.options.config_file, self.options.host, embedded=self.options.embedded
+            )
+        return self._connection
 
     @property
     def client(self) -> ComputeAPI:
-        """The agent's client; an agent is started in this process where no bus is configured."""
-        if self._client is None:
-            if has_transport(self.conf):
-                self._client = ComputeAPI(self.conf, host=self.options.host)
-            else:
-                # oslo.privsep looks for [kvm_privsep] here, and passes the files on to its helper
-                self._read_files_into(cfg.CONF)
-                self._local = LocalAgent(self.conf)
-                self._client = self._local.client
-        return self._client
+        """The agent's client."""
+        return self.connection.client
 
     @property
     def has_libvirt(self) -> bool:
         """Whether an agent, and with it libvirt's threads, runs in this process."""
-        return self._local is not None
+        return self._connection is not None and self._connection.has_libvirt
 
     def clean_up(self, cmd: command.Command, result: int, err: BaseException | None) -> None:
-        if self._client is not None and not self.has_libvirt:
-            self._client.close()
+        if self._connection is not None:
+            self._connection.close()
         super().clean_up(cmd, result, err)

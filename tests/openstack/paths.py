@@ -25,6 +25,13 @@ PORTS = {
     "ovsdb": 16640,
 }
 
+# the ports that nova's proxies of consoles have by default
+CONSOLE_PORTS = {"vnc": 6080, "spice": 6082, "serial": 6083}
+
+
+def console_url(kind: str) -> str:
+    return f"http://127.0.0.1:{CONSOLE_PORTS[kind]}"
+
 
 def url(service: str, path: str = "") -> str:
     return f"http://127.0.0.1:{PORTS[service]}{path}"

@@ -11,6 +11,7 @@ from tests.openstack.paths import (
     PORTS,
     PUBLIC_GATEWAY,
     Paths,
+    console_url,
     url,
 )
 
@@ -295,10 +296,20 @@ def _nova_common(paths: Paths) -> Sections:
         "vnc": {
             "enabled": True,
             "novncproxy_host": "127.0.0.1",
-            "novncproxy_base_url": "http://127.0.0.1:6080/vnc_lite.html",
+            "novncproxy_base_url": f"{console_url('vnc')}/vnc_lite.html",
         },
-        "spice": {"html5proxy_base_url": "http://127.0.0.1:6082/spice_auto.html"},
-        "serial_console": {"base_url": "ws://127.0.0.1:6083/"},
+        "spice": {
+            "enabled": True,
+            # the guest has no agent of SPICE's
+            "agent_enabled": False,
+            "html5proxy_host": "127.0.0.1",
+            "html5proxy_base_url": f"{console_url('spice')}/spice_auto.html",
+        },
+        "serial_console": {
+            "enabled": True,
+            "serialproxy_host": "127.0.0.1",
+            "base_url": console_url("serial").replace("http", "ws"),
+        },
     }
 
 
@@ -329,8 +340,10 @@ def nova_compute(paths: Paths, host: str, driver: str, file: str) -> Sections:
     os.makedirs(state, exist_ok=True)
     helper = f"{paths.tool('privsep-helper')} --config-file {file}"
     address = HOSTS[host]
-    # the console's proxy runs with the first host, and guests move to and fro
-    sections["vnc"] |= {"server_listen": address, "server_proxyclient_address": address}
+    # the consoles' proxies run with the first host, and guests move to and fro
+    for kind in ("vnc", "spice"):
+        sections[kind] |= {"server_listen": address, "server_proxyclient_address": address}
+    sections["serial_console"]["proxyclient_address"] = address
     sections["DEFAULT"] |= {
         "host": host,
         "my_ip": address,

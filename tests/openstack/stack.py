@@ -264,11 +264,12 @@ class Stack:
             self.processes.start(name, tool(name), "--config-file", etc("nova/nova.conf"))
         for name in ("cinder-scheduler", "cinder-volume"):
             self.processes.start(name, tool(name), "--config-file", etc("cinder/cinder.conf"))
-        self.processes.start(
-            "nova-novncproxy",
-            tool("nova-novncproxy"),
-            *("--config-file", etc("nova/nova.conf"), "--web", "/usr/share/novnc"),
-        )
+        for name, pages in (
+            ("nova-novncproxy", ("--web", "/usr/share/novnc")),
+            ("nova-spicehtml5proxy", ("--web", "/usr/share/spice-html5")),
+            ("nova-serialproxy", ()),
+        ):
+            self.processes.start(name, tool(name), "--config-file", etc("nova/nova.conf"), *pages)
 
     def _wait_for_services(self) -> None:
         for name in ("glance", "placement", "neutron", "nova", "cinder"):

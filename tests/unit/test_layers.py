@@ -12,6 +12,7 @@ ROOT = pathlib.Path(kvmdriver.__file__).parent
 ALLOWED = {
     "agent": {"driver", "hypervisor"},
     "cli": {"agent", "driver", "host"},
+    "osc": {"cli", "agent"},
     "driver": {"moves", "operations", "host", "hypervisor", "storage"},
     "moves": {"operations"},
     "nova": {"operations", "definition", "storage", "host", "hypervisor"},

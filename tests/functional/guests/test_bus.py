@@ -1,11 +1,14 @@
 """The agent on a real RabbitMQ: calls, notifications, a broker that goes and comes back."""
 
+import json
+import os
+import sys
 import threading
 import time
 
 from kvmdriver import exception, model
-from tests import namespace
-from tests.functional.base import kvmdriver_json
+from tests import namespace, openstackclient
+from tests.functional.base import kvmdriver_json, run
 from tests.functional.guests.service import AgentTest
 from tests.functional.watcher import watch
 
@@ -45,6 +48,36 @@ class BusTest(AgentTest):
             "--config-file", self.service._command[2], "server", "list", state=self.state
         )
         self.assertEqual([view.name], [row["Name"] for row in rows])
+
+    def openstack(self, *arguments: str) -> tuple[int, str, str]:
+        """Run an ``openstack kvm`` command with the configuration of the agent."""
+        return openstackclient.run(
+            "--kvm-config-file", self.service._command[2], "kvm", *arguments
+        )
+
+    def test_openstackclient_with_a_transport(self) -> None:
+        view = self.remote_create(nics=[], config_drive=None)
+        there = ("--host", self.conf.kvm_agent.host, "-f", "json")
+        command = os.path.join(os.path.dirname(sys.executable), "openstack")
+        file = self.service._command[2]
+        shown = json.loads(
+            run(command, "--kvm-config-file", file, "kvm", "server", "show", view.name, *there)
+        )
+        self.assertEqual((view.uuid, "running"), (shown["uuid"], shown["status"]))
+        host = json.loads(self.openstack("host", "show", *there)[1])
+        self.assertEqual((self.conf.kvm_agent.host, 1), (host["host"], host["instances_running"]))
+        models = json.loads(self.openstack("cpu", "models", "--usable", *there)[1])
+        self.assertIn("qemu64", [model["Name"] for model in models])
+        _, compared, _ = self.openstack(
+            "cpu", "compare", "--with", self.conf.kvm_agent.host, *there
+        )
+        self.assertNotEqual("incompatible", json.loads(compared)["result"])
+        status, checked, _ = self.openstack("host", "check", *there)
+        results = {line["Check"]: line["Result"] for line in json.loads(checked)}
+        self.assertEqual("pass", results["libvirt"])
+        self.assertEqual(2 if "fail" in results.values() else 0, status)
+        _, moves, _ = self.openstack("server", "migration", "list", *there)
+        self.assertEqual([], json.loads(moves))
 
     def test_a_broker_that_is_restarted(self) -> None:
         view = self.remote_create()

@@ -2,10 +2,13 @@
 
 import json
 import os
+from typing import Any
 
 from lxml import etree
 
-from tests.openstack.checks.base import PATHS, StackTest, act, openstack, run, wait_for
+from tests.openstack.checks.base import PATHS, Failed, StackTest, act, openstack, run, wait_for
+from tests.openstack.checks.consoles import ConsoleTest
+from tests.openstack.paths import FIRST
 
 
 class LifecycleTest(StackTest):
@@ -85,13 +88,18 @@ class LifecycleTest(StackTest):
         self.wait_for_status("images", "ACTIVE")
         self.assertEqual("", guest.wait().run("cat /root/file 2>/dev/null; true"))
         guest.run("echo shelved > /root/file; sync")
-        act("server", "shelve", "--offload", "--wait", "images")
+        self._shelve("images")
         self.assert_nothing_left(server)
         act("server", "unshelve", "--wait", "images")
         self.wait_for_status("images", "ACTIVE")
         self.assertEqual("shelved", guest.wait().run("cat /root/file"))
         act("server", "delete", "--wait", "images")
         self.assert_nothing_left(server)
+
+    def _shelve(self, name: str) -> None:
+        """Nova takes a shelved server off its host by itself: a second request for it would be late."""
+        act("server", "shelve", name)
+        self.wait_for_status(name, "SHELVED_OFFLOADED")
 
     def test_a_server_on_a_volume(self) -> None:
         volume = self.create_volume("root", "--image", "guest", "--size", "2")
@@ -106,8 +114,7 @@ class LifecycleTest(StackTest):
         )
         act("server", "reboot", "--hard", "--wait", "on-volume")
         self.assertEqual("kept", guest.wait().run("cat /root/file"))
-        act("server", "shelve", "--offload", "--wait", "on-volume")
-        self.wait_for_status("on-volume", "SHELVED_OFFLOADED")
+        self._shelve("on-volume")
         self.assert_nothing_left(server)
         act("server", "unshelve", "--wait", "on-volume")
         self.wait_for_status("on-volume", "ACTIVE")
@@ -117,7 +124,7 @@ class LifecycleTest(StackTest):
         self.assert_nothing_left(server)
 
 
-class HardwareTest(StackTest):
+class HardwareTest(ConsoleTest):
     """What flavors and operators give to servers; in a worker of its own."""
 
     def test_sizes_and_devices(self) -> None:
@@ -139,6 +146,7 @@ class HardwareTest(StackTest):
         self.assertTrue(300 < guest.wait().memory_mib() <= 384)
         self.assertEqual("kept", guest.run("cat /root/file"))
         self.assertFalse(os.path.exists(f"{PATHS.instances}/{server['id']}_resize"))
+        self._check_openstackclient(server)
 
         before = len(self._macs(guest))
         # a network of its own without DHCP, so that the guest's routes stay as they are
@@ -154,6 +162,23 @@ class HardwareTest(StackTest):
         wait_for(lambda: len(self._macs(guest)) == before, 30, "the interface to go")
         act("server", "delete", "--wait", "sizes")
         self.assert_nothing_left(server)
+
+    def _check_openstackclient(self, server: dict[str, Any]) -> None:
+        """``openstack kvm`` asks Nova's API about a server when no host is named."""
+        shown = openstack("kvm", "server", "show", "sizes")
+        self.assertEqual(
+            (server["id"], "running", 384, 2, FIRST),
+            tuple(shown[key] for key in ("uuid", "status", "memory_mib", "vcpus", "host")),
+        )
+        self.assertEqual(1, len(shown["nics"]))
+        moved = openstack("kvm", "server", "migration", "show", "sizes")
+        self.assertEqual(("cold", "completed"), (moved["kind"], moved["state"]))
+        rows = openstack("kvm", "server", "migration", "list")
+        own = [row["State"] for row in rows if row["Instance"] == "sizes"]
+        self.assertEqual(["aborted", "completed"], own, "the first was reverted")
+        with self.assertRaises(Failed) as caught:
+            act("kvm", "server", "migration", "set", "sizes", "--downtime", "100")
+        self.assertIn("code: unsupported", str(caught.exception))
 
     @staticmethod
     def _macs(guest) -> list[str]:
@@ -172,6 +197,9 @@ class HardwareTest(StackTest):
         self.assertIn("token", vnc["url"])
         act("server", "delete", "--wait", "extra")
         self.assert_nothing_left(server)
+
+    def test_consoles(self) -> None:
+        self.check_consoles()
 
     def test_flavor_and_tags(self) -> None:
         """What a flavor asks for is in the domain; tags of devices are in the guest's metadata."""

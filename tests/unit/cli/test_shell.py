@@ -14,6 +14,7 @@ from unittest import mock
 
 from kvmdriver import exception
 from kvmdriver.agent.client import ComputeAPI
+from kvmdriver.cli import connection, host
 from kvmdriver.cli.shell import Shell
 from kvmdriver.model import InstanceView, OsView, ProgressView
 
@@ -40,7 +41,9 @@ class Terminal:
         os.close(self.master)
 
 
-class TerminalTest(unittest.TestCase):
+class ShellTest(unittest.TestCase):
+    """A test with a terminal, and with a client that calls nobody."""
+
     def setUp(self) -> None:
         self.terminal = Terminal()
         self.addCleanup(self.terminal.close)
@@ -68,6 +71,8 @@ class TerminalTest(unittest.TestCase):
             Shell().run(list(arguments))
             return self.terminal.read()
 
+
+class TerminalTest(ShellTest):
     def assert_harmless(self, written: str) -> None:
         self.assertIn("OWNED", written, "it was not shown at all")
         found = {c for c in written if ord(c) < 32 or 127 <= ord(c) < 160 or c == "\u202e"}
@@ -128,3 +133,35 @@ class TerminalTest(unittest.TestCase):
         self.assertTrue(written.startswith("\x1b[32mOK\x1b[0m booted\n"))
         self.assert_harmless(written.replace("\x1b[32m", "").replace("\x1b[0m", ""))
         self.assertEqual(log, self.run_command("server", "console", "log", "web", "--raw"))
+
+
+class OtherHostTest(ShellTest):
+    """A host is named, and no message bus leads there: nothing is done on this one instead."""
+
+    def refused(self, *arguments: str) -> str:
+        with (
+            self._root_handlers(),
+            mock.patch.object(sys, "stdout", self.terminal.stream),
+            mock.patch.object(sys, "stderr", self.terminal.stream),
+            mock.patch.object(connection, "LocalAgent") as agent,
+            mock.patch.object(host, "KVMDriver") as driver,
+            mock.patch.object(host, "NestedHost") as nested,
+        ):
+            self.assertEqual(1, Shell().run(["--host", "elsewhere.example", *arguments]))
+            for unused in (agent, driver, nested):
+                unused.assert_not_called()
+            return self.terminal.read()
+
+    def test_what_needs_an_agent(self) -> None:
+        for command in (("server", "list"), ("host", "check"), ("cpu", "show")):
+            with self.subTest(command):
+                written = self.refused(*command)
+                self.assertIn("--host = elsewhere.example", written)
+                self.assertIn("transport_url", written)
+
+    def test_what_is_done_on_the_machine_itself(self) -> None:
+        for command in ("show", "enable", "disable"):
+            with self.subTest(command):
+                written = self.refused("host", "nested", command)
+                self.assertIn("--host = elsewhere.example", written)
+                self.assertIn("code: unsupported", written)

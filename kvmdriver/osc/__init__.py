@@ -1,0 +1,1 @@
+"""``openstack kvm ...``: commands of kvmdriver in OpenStack's own command line."""
