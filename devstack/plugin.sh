@@ -32,7 +32,7 @@ function check_kvmdriver {
     if [[ $LIBVIRT_TYPE != kvm && $LIBVIRT_TYPE != qemu ]]; then
         die $LINENO "kvmdriver does not support LIBVIRT_TYPE=$LIBVIRT_TYPE: use kvm or qemu"
     fi
-    if [[ $NOVA_BACKEND == LVM ]]; then
+    if [[ ${NOVA_BACKEND:-} == LVM ]]; then
         die $LINENO "kvmdriver does not keep disks in LVM: remove NOVA_BACKEND=LVM"
     fi
     if [[ $KVMDRIVER_CPU_MODE == custom && -z $KVMDRIVER_CPU_MODELS ]]; then
@@ -223,7 +223,12 @@ function clean_kvmdriver {
         done <"$KVMDRIVER_DATA_DIR/joined-groups"
     fi
     sudo rm -rf "$KVMDRIVER_DATA_DIR" "$KVMDRIVER_CONF_DIR"
-    pip_uninstall kvmdriver
+    if [[ ${GLOBAL_VENV:-} == True ]]; then
+        # pip_uninstall looks for packages in the system's Python only, unless told otherwise
+        PIP_VIRTUAL_ENV=$DEVSTACK_VENV pip_uninstall kvmdriver
+    else
+        pip_uninstall kvmdriver
+    fi
 }
 
 if is_service_enabled n-cpu; then

@@ -104,7 +104,7 @@ class PluginTest(unittest.TestCase):
         :param variables: what local.conf sets.
         """
         lines = [
-            "set -o errexit -o errtrace",
+            "set -o errexit -o errtrace -o nounset",
             f"source {TOP}/tests/devstack/stand_ins.sh",
             f"source {PLUGIN}/settings",
             *(f"source {PLUGIN}/plugin.sh {phase}" for phase in phases),

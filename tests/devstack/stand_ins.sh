@@ -9,7 +9,9 @@ STACK_USER=stack
 NOVA_DIR=$DEST/nova
 NOVA_CONF_DIR=$ROOT/etc/nova
 NOVA_CONF=$NOVA_CONF_DIR/nova.conf
-NOVA_BIN_DIR=$ROOT/venv/bin
+GLOBAL_VENV=True
+DEVSTACK_VENV=$ROOT/venv
+NOVA_BIN_DIR=$DEVSTACK_VENV/bin
 TEMPEST_CONFIG=$DEST/tempest/etc/tempest.conf
 VIRT_DRIVER=${VIRT_DRIVER:-libvirt}
 LIBVIRT_TYPE=${LIBVIRT_TYPE:-kvm}
@@ -63,9 +65,9 @@ setup_develop() {
         --no-build-isolation --editable "$1"
 }
 pip_uninstall() {
-    # never another Python's packages
-    [[ -x $NOVA_BIN_DIR/python ]] || return 0
-    "$NOVA_BIN_DIR/python" -m pip uninstall --quiet --disable-pip-version-check --yes "$1" || true
+    # DevStack's takes the system's Python unless it is told; we leave that and others alone
+    [[ -x ${PIP_VIRTUAL_ENV:-}/bin/python && $PIP_VIRTUAL_ENV == "$ROOT"/* ]] || return 0
+    "$PIP_VIRTUAL_ENV/bin/python" -m pip uninstall --quiet --disable-pip-version-check --yes "$1"
 }
 
 run_process() { # service command group
