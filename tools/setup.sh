@@ -67,7 +67,7 @@ install_python() { # requirements files
         pip_install -r "$top/$file"
         stamp "$file" "$top/$file"
     done
-    # nova finds drivers beside its own files only; a wheel puts the shim there, a link does here
+    # nova finds drivers beside its own files only, unless a wheel of kvmdriver is installed
     packages=$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
     if [ -d "$packages/nova/virt" ]; then
         ln -sfn "$top/nova/virt/kvmdriver.py" "$packages/nova/virt/kvmdriver.py"

@@ -344,10 +344,10 @@ def systems(_host: Host) -> Result:
 
 
 def nova(_host: Host) -> Result:
-    """Nova loads drivers from its own package only: our shim must lie in there.
+    """Nova loads drivers from its own package only: our shim must be found in there.
 
     A ``nova`` without ``__init__.py`` is not Nova but a directory that holds nothing else than the
-    shim: a checkout of kvmdriver, or its own installation.
+    shim: a checkout of kvmdriver.
     """
     spec = importlib.util.find_spec("nova")
     if spec is None or spec.origin is None:

@@ -30,6 +30,7 @@ ALLOWED = {
     "neighbour": set(),
     "acceptor": set(),
     "privsep": set(),
+    "shim": set(),
 }
 EVERYBODY = {"model", "conf", "exception", "progress", "plugins", "neighbour", "acceptor"}
 # Pure: no input or output, no clock, no configuration.

@@ -1,4 +1,5 @@
 import pathlib
+import re
 import subprocess
 import sys
 import tempfile
@@ -9,6 +10,23 @@ from oslo_config import cfg
 from kvmdriver import conf
 
 TOP = pathlib.Path(__file__).parents[3]
+# whose options are in the files that come with kvmdriver
+NAMESPACES = ("kvmdriver", "oslo.messaging", "oslo.concurrency", "oslo.log")
+
+
+def validate(text: str) -> subprocess.CompletedProcess[str]:
+    """What oslo-config-validator says about a file of options."""
+    with tempfile.NamedTemporaryFile("w", suffix=".conf") as file:
+        file.write(text)
+        file.flush()
+        return subprocess.run(
+            [
+                pathlib.Path(sys.executable).parent / "oslo-config-validator",
+                "--fatal-warnings", "--input-file", file.name,
+                *(f"--namespace={name}" for name in NAMESPACES),
+            ],
+            capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
 
 
 class ConfTest(unittest.TestCase):
@@ -39,3 +57,24 @@ class ConfTest(unittest.TestCase):
                 check=True, capture_output=True,
             )  # fmt: skip
             self.assertEqual(fresh.read_text(), sample.read_text())
+
+
+class FilesTest(unittest.TestCase):
+    """The files that operators copy, with what stands in comments switched on."""
+
+    def test_they_are_valid(self) -> None:
+        for name in (
+            "etc/kvmdriver/kvmdriver.conf.sample",
+            "etc/rabbitmq/agent.conf",
+            "etc/rabbitmq/client.conf",
+            "packaging/kvmdriver.conf",
+        ):
+            with self.subTest(name):
+                text = re.sub(r"(?m)^#([a-z_]+ ?= ?)", r"\1", (TOP / name).read_text())
+                done = validate(text)
+                self.assertEqual(0, done.returncode, done.stderr)
+
+    def test_a_mistake_would_be_seen(self) -> None:
+        done = validate("[kvm_storage]\ninstance_path = /srv\n")
+        self.assertEqual(1, done.returncode)
+        self.assertIn("kvm_storage/instance_path is not part of the sample config", done.stderr)
