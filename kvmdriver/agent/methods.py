@@ -63,7 +63,7 @@ def _answers(request_type: type[requests.Request], lane: Lane) -> Callable[[Meth
             with _typed_errors(function.__name__):
                 return _plain(function(self, request_type.parse(payload)))
 
-        method.lane = lane  # type: ignore[attr-defined]
+        _describe(method, lane, request_type)
         return method
 
     return decorate
@@ -90,10 +90,16 @@ def changes(request_type: type[requests.Request], event: str) -> Callable[[Metho
                     lambda: self._carry_out(event, request, request_id, function),
                 )
 
-        method.lane = "changes"  # type: ignore[attr-defined]
+        _describe(method, "changes", request_type)
         return method
 
     return decorate
+
+
+def _describe(method: Method, lane: Lane, request_type: type[requests.Request]) -> None:
+    """Note with a method what the server and the documentation ask about it."""
+    method.lane = lane  # type: ignore[attr-defined]
+    method.request_type = request_type  # type: ignore[attr-defined]
 
 
 @contextlib.contextmanager

@@ -1,6 +1,6 @@
 """Kill anything at any time during a migration: one guest is left, and nothing else.
 
-What was seen goes into a table, ``doc/migration-faults.rst``, with KVMDRIVER_UPDATE_GOLDEN=1.
+What was seen goes into a table, ``doc/source/migration-faults.rst``, with KVMDRIVER_UPDATE_GOLDEN=1.
 """
 
 import os
@@ -9,7 +9,7 @@ import pathlib
 from tests.recovery import case, faults
 from tests.recovery.faults import Fault
 
-TABLE = pathlib.Path(__file__).parents[2] / "doc" / "migration-faults.rst"
+TABLE = pathlib.Path(__file__).parents[2] / "doc" / "source" / "migration-faults.rst"
 
 
 class FaultTest(case.FaultCase):

@@ -1,4 +1,4 @@
-"""A broker with a user for each host, as doc/security.rst advises, set up from etc/rabbitmq."""
+"""A broker with a user for each host, as doc/source/security.rst advises, set up from etc/rabbitmq."""
 
 import contextlib
 import os
@@ -148,7 +148,7 @@ class PermissionsTest(AgentTest):
             channel.exchange_delete(EXCHANGE)
         with self._refused(connection, "read notifications") as channel:
             channel.basic_get("kvmdriver_notifications.info")
-        # what permissions cannot forbid, and doc/security.rst says: answers go to queues by name
+        # what permissions cannot forbid, and doc/source/security.rst says: answers go to queues by name
         with self.assertRaises(amqp.NotFound):
             self._publish(connection.channel(), "", "kvmdriver.nobody")
         self.assertEqual([], self.remote.list_instances(), "the agent of kvm1 works on")

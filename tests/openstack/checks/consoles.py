@@ -58,7 +58,7 @@ class ConsoleTest(StackTest):
         )
         self.assertIn("made-42", self.use("serial", "web", PAINT, "made-42"))
 
-        # where to keep the pictures, e.g. for doc/images
+        # where to keep the pictures, e.g. for doc/source/images
         directory = os.environ.get("KVMDRIVER_SCREENSHOTS")
         if not directory:
             temporary = tempfile.TemporaryDirectory()

@@ -1,6 +1,6 @@
 """Who gets nested virtualization: every mode, policy, kind of host and request.
 
-The table in doc/nested.rst is generated from here; KVMDRIVER_UPDATE_GOLDEN=1 renews it.
+The table in doc/source/nested.rst is generated from here; KVMDRIVER_UPDATE_GOLDEN=1 renews it.
 """
 
 import itertools
@@ -18,7 +18,7 @@ from kvmdriver.model.layout import InstanceLayout
 from tests.unit.host.cpus import HOSTS, chooser
 
 ROOT = pathlib.Path(__file__).parents[3]
-PAGE = ROOT / "doc" / "nested.rst"
+PAGE = ROOT / "doc" / "source" / "nested.rst"
 START, END = ".. begin of the generated table\n", ".. end of the generated table\n"
 
 MODES = ("host-model", "host-passthrough", "maximum", "custom", "none")

@@ -1,0 +1,89 @@
+"""The command blocks of README and guides, each with what its marker says that it needs."""
+
+import dataclasses
+import pathlib
+import re
+import shlex
+from collections.abc import Iterator
+
+TOP = pathlib.Path(__file__).parents[1]
+# Words of a marker, ".. needs: WORD", and of one that must give its reason, ".. needs: never: WHY"
+KINDS = ("laboratory", "two hosts", "openstack", "never")
+_MARKER = re.compile(r"\.\. needs: (.*)")
+# A block that begins so is configuration.
+_SECTION = re.compile(r"\[[A-Za-z_]+\]")
+_SHELL = ("shell", "console", "bash", "sh", "")
+
+
+@dataclasses.dataclass(frozen=True)
+class Block:
+    """Commands of a document, which begin at ``line``; ``needs`` is None without a marker."""
+
+    document: str
+    line: int
+    needs: str | None
+    reason: str
+    text: str
+
+    @property
+    def place(self) -> str:
+        return f"{self.document}:{self.line}"
+
+    def commands(self) -> Iterator[list[str]]:
+        """The words of each line of the block, without comments and joined where it goes on."""
+        for line in self.text.replace("\\\n", " ").splitlines():
+            words = shlex.split(line, comments=True)
+            if words:
+                yield words
+
+
+def documents() -> list[pathlib.Path]:
+    """The texts beside README, and all pages of the documentation."""
+    return [*sorted(TOP.glob("*.rst")), *sorted((TOP / "doc" / "source").rglob("*.rst"))]
+
+
+def blocks(path: pathlib.Path) -> list[Block]:
+    """The command blocks of a document: literal blocks, and code blocks in a shell's language."""
+    return list(parse(path.read_text(), str(path.relative_to(TOP))))
+
+
+def parse(text: str, document: str) -> Iterator[Block]:
+    """The command blocks of reStructuredText that comes from ``document``."""
+    lines = text.splitlines()
+    for number, line in enumerate(lines):
+        code = re.match(r"( *)\.\. code-block::\s*(\S*)", line)
+        if code:
+            if code[2] not in _SHELL:
+                continue
+        elif not line.endswith("::") or line.lstrip().startswith(".. "):
+            continue
+        indent = len(line) - len(line.lstrip())
+        content = list(_content(lines[number + 1 :], indent))
+        first = next((part.strip() for part in content if part), None)
+        if first is None or _SECTION.fullmatch(first):
+            continue
+        kind, _, reason = (_marker(lines, number) or "").partition(": ")
+        yield Block(document, number + 1, kind or None, reason, _dedent(content))
+
+
+def _content(lines: list[str], indent: int) -> Iterator[str]:
+    for line in lines:
+        if line.strip() and len(line) - len(line.lstrip()) <= indent:
+            return
+        if not re.match(r" +:[a-z-]+:", line):
+            yield line
+
+
+def _dedent(lines: list[str]) -> str:
+    width = min(len(line) - len(line.lstrip()) for line in lines if line.strip())
+    return "\n".join(line[width:] for line in lines).strip("\n") + "\n"
+
+
+def _marker(lines: list[str], number: int) -> str | None:
+    """What the marker above a block says; above the paragraph that ends with two colons, too."""
+    while number and lines[number - 1].strip() and not _MARKER.match(lines[number].strip()):
+        number -= 1
+    if not _MARKER.match(lines[number].strip()):
+        number -= 2  # a marker, an empty line, the paragraph
+    found = _MARKER.match(lines[number].strip()) if number >= 0 else None
+    return found[1] if found else None
