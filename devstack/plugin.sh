@@ -204,8 +204,7 @@ function delete_agent_instances {
     # no agent runs any more: the command line does the work itself
     inidelete "$KVMDRIVER_CONF" DEFAULT transport_url
     if ! found=$("${command[@]}" server list -f value -c UUID); then
-        warn $LINENO "the agent's instances cannot be listed, and are left"
-        return 0
+        die $LINENO "the agent's instances cannot be listed, and their disks would be removed: start libvirtd, then run clean.sh again"
     fi
     if [[ -n $found ]]; then
         # shellcheck disable=SC2086 # one word for each instance
