@@ -29,7 +29,14 @@ class PrivilegedTest(unittest.TestCase):
         program = self.directory / privileged.HELPER
         program.write_text(f'#!/bin/sh\necho "$@" >{self.arguments}\nexit {status}\n')
         program.chmod(0o755)
-        return mock.patch.object(sys, "argv", [str(self.directory / "kvmdriver-privsep-start")])
+        start = self.directory / "kvmdriver-privsep-start"
+        start.touch()
+        # as a package has it, a link in another directory
+        link = self.directory / "bin" / start.name
+        link.parent.mkdir(exist_ok=True)
+        link.unlink(missing_ok=True)
+        link.symlink_to(start)
+        return mock.patch.object(sys, "argv", [str(link)])
 
     def ask(self, path: str = CALLER) -> tuple[int, str]:
         """Both sides, with a thread in place of systemd."""
