@@ -63,6 +63,8 @@ def start() -> int:
         connection.settimeout(_SECONDS)
         answer = serve(read(connection))
         connection.sendall(answer.encode())
+        # systemd has the socket open, too, for as long as the helper's process lives
+        connection.shutdown(socket.SHUT_WR)
     if answer != "started":
         sys.stderr.write(f"{answer}\n")
         return 1
