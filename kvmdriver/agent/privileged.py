@@ -63,6 +63,8 @@ def start() -> int:
         connection.settimeout(_SECONDS)
         answer = serve(read(connection))
         connection.sendall(answer.encode())
+        # systemd has the socket open, too, for as long as the helper's process lives
+        connection.shutdown(socket.SHUT_WR)
     if answer != "started":
         sys.stderr.write(f"{answer}\n")
         return 1
@@ -80,8 +82,8 @@ def serve(request: str) -> str:
         return "this is not one of kvmdriver's contexts"
     if not _SOCKET_OF_CALLER.fullmatch(path):
         return "the caller's socket is not below /run/kvmdriver: set TMPDIR=/run/kvmdriver"
-    # beside the running program: a package's environment is not on PATH
-    helper = os.path.join(os.path.dirname(os.path.abspath(sys.argv[0])), HELPER)
+    # Beside the running program, to which a link may lead: a package's environment is not on PATH.
+    helper = os.path.join(os.path.dirname(os.path.realpath(sys.argv[0])), HELPER)
     command = [helper, "--config-file", CONFIG_FILE, "--privsep_context", context]
     try:
         done = subprocess.run(

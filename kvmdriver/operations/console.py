@@ -47,7 +47,8 @@ def read_log(layout: InstanceLayout, limit: int) -> bytes:
                 f"the console log cannot be read: {error}",
                 field="path",
                 value=path,
-                remedy="let sudo start privsep-helper for this user, and set [kvm_storage] "
+                remedy="start kvmdriver-privsep.socket, or let sudo start privsep-helper for this "
+                "user, and set [kvm_storage] "
                 f"instances_path in {privsep.HOST_CONFIG}",
             ) from None
         path, number = f"{layout.console_log}.{number}", number + 1

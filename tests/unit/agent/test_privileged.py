@@ -5,6 +5,7 @@ import io
 import os
 import pathlib
 import socket
+import subprocess
 import sys
 import tempfile
 import threading
@@ -29,7 +30,14 @@ class PrivilegedTest(unittest.TestCase):
         program = self.directory / privileged.HELPER
         program.write_text(f'#!/bin/sh\necho "$@" >{self.arguments}\nexit {status}\n')
         program.chmod(0o755)
-        return mock.patch.object(sys, "argv", [str(self.directory / "kvmdriver-privsep-start")])
+        start = self.directory / "kvmdriver-privsep-start"
+        start.touch()
+        # as a package has it, a link in another directory
+        link = self.directory / "bin" / start.name
+        link.parent.mkdir(exist_ok=True)
+        link.unlink(missing_ok=True)
+        link.symlink_to(start)
+        return mock.patch.object(sys, "argv", [str(link)])
 
     def ask(self, path: str = CALLER) -> tuple[int, str]:
         """Both sides, with a thread in place of systemd."""
@@ -65,6 +73,20 @@ class PrivilegedTest(unittest.TestCase):
             f"--privsep_sock_path {CALLER}\n",
             self.arguments.read_text(),
         )
+
+    def test_systemd_has_the_socket_open_too(self) -> None:
+        caller, served = socket.socketpair()
+        self.addCleanup(caller.close)
+        self.addCleanup(served.close)
+        with self.helper():
+            program = sys.argv[0]
+        code = f"import sys; sys.argv = [{program!r}]; from kvmdriver.agent import privileged; privileged.start()"
+        caller.sendall(f"{CONTEXT}\n{CALLER}\n".encode())
+        caller.shutdown(socket.SHUT_WR)
+        # "served" stays open in this process, as it does in systemd
+        subprocess.run([sys.executable, "-c", code], stdin=served, check=True, timeout=60)
+        caller.settimeout(10)
+        self.assertEqual("started", privileged.read(caller))
 
     def test_the_helper_fails(self) -> None:
         with self.helper(status=3):
