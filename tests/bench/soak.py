@@ -35,9 +35,9 @@ EVERY = 10
 # By then every thread of every pool has had work, and every module is loaded; libvirtd's threads
 # have their memory as well.
 WARM = 60
-# The agent remembers 1024 answers (agent/methods.py), two of each cycle, so that it grows for the
-# first 512 cycles and then no more. An answer with its future and the progress of its request takes
-# a few KiB; the rest is the allocator's, which keeps what it once had.
+# The agent remembers 1024 answers (agent/methods.py), two of each cycle: objects of Python of 5 KiB in a
+# cycle, by tracemalloc, for the first 512 cycles and then no more. The rest is the allocator's, which
+# keeps for each thread what that once had, and grows more slowly from cycle to cycle.
 KIB_PER_CYCLE = 48
 # libvirtd keeps nothing of a domain that has gone.
 LIBVIRTD_KIB = 2048
