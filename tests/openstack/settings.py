@@ -375,9 +375,10 @@ def nova_compute(paths: Paths, host: str, driver: str, file: str) -> Sections:
             "remote_filesystem_transport": "ssh" if host == FIRST else "rsync",
             "live_migration_scheme": "tcp",
             "live_migration_inbound_addr": address,
-            # neutron's agent looks for new devices every other second, and leaves one alone for good
-            # that it finds after the server has arrived: the old binding still counts for it
-            "live_migration_bandwidth": 20,
+            # Neutron's agent looks for new devices every other second, or later on a busy machine. It
+            # leaves a device alone for good that it finds after the server has arrived: the old
+            # binding still counts for it. A guest without disks that move must take longer than that.
+            "live_migration_bandwidth": 10,
         },
         "compute": {"live_migration_wait_for_vif_plug": False},
         "workarounds": {"disable_rootwrap": True},
