@@ -198,7 +198,7 @@ function unconfigure_kvmdriver {
 function delete_agent_instances {
     local command=(sudo "$NOVA_BIN_DIR/kvmdriver" --config-file "$KVMDRIVER_CONF")
     local found
-    if [[ ! -e $KVMDRIVER_CONF ]]; then
+    if [[ ! -e $KVMDRIVER_CONF || -z $(find "$KVMDRIVER_DATA_DIR/instances" -mindepth 1 -name '*-*' -prune) ]]; then
         return 0
     fi
     # no agent runs any more: the command line does the work itself
