@@ -16,6 +16,7 @@ from typing import Any
 import libvirt
 
 from kvmdriver import exception
+from kvmdriver.hypervisor import garbage
 
 LOG = logging.getLogger(__name__)
 
@@ -73,6 +74,7 @@ class _EventLoop:
                 return
             # Errors come back as exceptions; libvirt's own printing to stderr adds nothing.
             libvirt.registerErrorHandler(lambda _context, _error: None, None)
+            garbage.install()
             libvirt.virEventRegisterDefaultImpl()
             turned = threading.Event()
 

@@ -1,5 +1,6 @@
 """Against libvirt's own test driver, which needs no daemon."""
 
+import gc
 import os
 import socket
 import tempfile
@@ -30,6 +31,24 @@ class ConnectionTest(unittest.TestCase):
     def test_errors_are_translated(self) -> None:
         with self.assertRaises(exception.InstanceNotFound):
             self.connection.call_fresh("lookupByName", "nobody", instance="nobody")
+
+    def test_an_error_keeps_its_code_when_the_garbage_collector_frees_a_domain(self) -> None:
+        raw = self.connection.raw()
+        self.addCleanup(gc.set_threshold, *gc.get_threshold())
+
+        def collect_within() -> None:
+            gc.disable()
+            cycle: list[object] = [raw.lookupByUUIDString(GUEST)]
+            cycle.append(cycle)
+            del cycle
+            gc.set_threshold(1)
+            gc.enable()
+            raw.lookupByName("nobody")
+
+        for _ in range(10):
+            with self.assertRaises(exception.InstanceNotFound) as caught:
+                self.connection.call(collect_within)
+            self.assertEqual("Domain not found", caught.exception.message)
 
     def hanging(self) -> threading.Event:
         """Something to wait for in vain; it comes when the test is over."""
