@@ -68,8 +68,8 @@ class Watch:
             self._show(seen)
             if decision is not None:
                 self._carry_out(decision)
-        except exception.InvalidState:
-            return  # it has just ended
+        except (exception.InvalidState, exception.InstanceNotFound):
+            return  # it has just ended; a guest that has left is not defined here any more
         except exception.KVMDriverError as error:
             LOG.warning("%s: cannot look at the migration: %s", self._domain.name, error)
 

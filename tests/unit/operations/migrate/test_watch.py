@@ -43,3 +43,9 @@ class StuckTest(unittest.TestCase):
         self.now += 100
         self.watch.end_if_stuck()
         self.assertEqual([], self.domain.method_calls)
+
+    def test_a_guest_that_has_left_is_no_reason_for_a_warning(self) -> None:
+        for error in (exception.InvalidState("no job"), exception.InstanceNotFound("no domain")):
+            self.domain.migration_progress.side_effect = error
+            with self.assertNoLogs("kvmdriver", "WARNING"):
+                self.watch.look()
