@@ -188,16 +188,24 @@ def _summary(last: JobProgress | None) -> dict[str, object]:
 
 
 def _send_console_log(context: Context, view: MigrationView, neighbour: Neighbour) -> None:
-    """What the guest has printed so far goes with it. Its loss is no reason to lose more."""
+    """Send what the guest has printed so far. Its loss is no reason to lose more.
+
+    The destination looks for guests that have arrived (see recover), and closes the receiver of one
+    that it finds running. When that happens during the transfer, a second receiver takes the log.
+    """
     data = console.read_log(context.store.layout(view.uuid), LOG_BYTES)
-    try:
-        target = neighbour.receiver(view.uuid, view.id)
-        with tempfile.TemporaryFile() as log:
-            log.write(data)
-            log.flush()
-            send_file(context, target, log.fileno(), CONSOLE_LOG)
-    except exception.KVMDriverError as error:
-        LOG.warning("%s: the console log stays behind: %s", view.instance, error)
+    with tempfile.TemporaryFile() as log:
+        log.write(data)
+        log.flush()
+        for attempt in (1, 2):
+            try:
+                target = neighbour.receiver(view.uuid, view.id)
+                send_file(context, target, log.fileno(), CONSOLE_LOG)
+                return
+            except exception.KVMDriverError as error:
+                if attempt == 2 or not isinstance(error, exception.StorageError):
+                    LOG.warning("%s: the console log stays behind: %s", view.instance, error)
+                    return
 
 
 def send_file(
