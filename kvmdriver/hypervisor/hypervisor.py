@@ -155,13 +155,27 @@ class Hypervisor:
 
         The definitions come from libvirtd, which asks no QEMU for them.
         """
-        found = {}
+        return {
+            uuid: {serial for disk in disks if (serial := disk.findtext("serial"))}
+            for uuid, disks in self._disks()
+        }
+
+    def disk_files(self) -> dict[str, set[tuple[str, str]]]:
+        """Serial number and path of every disk that is a file, by the domain's UUID."""
+        return {
+            uuid: {
+                (disk.findtext("serial") or "", path)
+                for disk in disks
+                if (path := xml.attribute(disk, "source", "file"))
+            }
+            for uuid, disks in self._disks()
+        }
+
+    def _disks(self) -> Iterator[tuple[str, list[etree._Element]]]:
         for raw in self.connection.call_fresh("listAllDomains", 0):
             domain = Domain(self.connection, raw)
             with contextlib.suppress(exception.InstanceNotFound):
-                serials = domain.xml().iterfind("devices/disk/serial")
-                found[domain.uuid] = {node.text or "" for node in serials}
-        return found
+                yield domain.uuid, domain.xml().findall("devices/disk")
 
     def vcpus_used(self) -> int:
         """vCPUs of all running domains, from what libvirt knows without asking a QEMU."""

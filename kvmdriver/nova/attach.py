@@ -57,7 +57,7 @@ def attach_volume(
         undo_on_failure() as undo,
     ):
         domain = node.domain(instance)
-        volumes.connect(node, connection_info)
+        volumes.connect(node, connection_info, instance.uuid)
         undo.add(volumes.disconnect, node, connection_info, instance.uuid)
         disk = volumes.to_model(node, slot)
         live = domain.is_active()
@@ -169,7 +169,7 @@ def swap_volume(
         node.volume_users.reserved(node.hypervisor, instance.uuid, [wanted]),
         undo_on_failure() as undo,
     ):
-        volumes.connect(node, new_connection_info)
+        volumes.connect(node, new_connection_info, instance.uuid)
         undo.add(volumes.disconnect, node, new_connection_info, instance.uuid)
         disk = volumes.to_model(node, slot)
         after = disk_element(disk)

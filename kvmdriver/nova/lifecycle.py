@@ -69,7 +69,7 @@ def spawn(
         undo.add(release_volumes, node, instance, block_device_info)
         undo.add(vifs.unplug_all, node, instance, network_info)
         # refused here before anything is downloaded, if it must be
-        connect_volumes(node, block_device_info)
+        connect_volumes(node, instance, block_device_info)
         root = definition.build(node, context, instance, image_meta, slots, network_info)
         disks.make_files(node, context, instance, slots, image_id=instance.image_ref)
         if instance.kernel_id:
@@ -133,10 +133,12 @@ def launch(
     return domain
 
 
-def connect_volumes(node: Node, block_device_info: dict[str, Any] | None) -> None:
+def connect_volumes(
+    node: Node, instance: NovaInstance, block_device_info: dict[str, Any] | None
+) -> None:
     for entry in nova_driver.block_device_info_get_mapping(block_device_info):
         if entry["connection_info"]:
-            volumes.connect(node, entry["connection_info"])
+            volumes.connect(node, entry["connection_info"], instance.uuid)
 
 
 def release_volumes(
@@ -283,7 +285,7 @@ def hard_reboot(
     wanted = demands.of_server(node, instance, slots)
     demands.check(node, instance, image_meta, wanted, accel_info=accel_info, share_info=share_info)
     with node.volume_users.reserved(node.hypervisor, instance.uuid, wanted):
-        connect_volumes(node, block_device_info)
+        connect_volumes(node, instance, block_device_info)
         root = definition.build(node, context, instance, image_meta, slots, network_info)
         disks.require_files(node, context, instance, slots)
         layout = node.layout(instance)
@@ -368,7 +370,7 @@ def resume(
     )
     kept = domain.xml(inactive=True)
     demands.check_kept(demands.of_slots(slots), kept, share_info=share_info)
-    connect_volumes(node, block_device_info)
+    connect_volumes(node, instance, block_device_info)
     if not domain.is_active():
         vifs.replug_all(node, instance, network_info)
         domain.start()

@@ -94,7 +94,7 @@ def prepare(
             undo.add(shutil.rmtree, directory, True)
             _make_files(node, context, instance, network_info, slots, disk_info, data)
         undo.add(lifecycle.release_volumes, node, instance, block_device_info)
-        lifecycle.connect_volumes(node, block_device_info)
+        lifecycle.connect_volumes(node, instance, block_device_info)
         arriving = _arriving_vifs(network_info, data)
         undo.add(vifs.unplug_all, node, instance, arriving)
         vifs.replug_all(node, instance, arriving)

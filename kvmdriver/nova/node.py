@@ -16,6 +16,7 @@ from kvmdriver.hypervisor.domain import Domain
 from kvmdriver.hypervisor.hypervisor import Hypervisor
 from kvmdriver.model.layout import InstanceLayout
 from kvmdriver.nova import options
+from kvmdriver.nova.shares import Shares
 from kvmdriver.nova.states import PowerStates
 from kvmdriver.nova.volume_users import VolumeUsers
 from kvmdriver.operations.locks import InstanceLocks
@@ -40,6 +41,7 @@ class Node:
     image_api: Any
     migrations: MigrationTable = dataclasses.field(default_factory=MigrationTable)
     volume_users: VolumeUsers = dataclasses.field(default_factory=VolumeUsers)
+    shares: Shares = dataclasses.field(default_factory=Shares)
     # servers whose live migration to this host could not be prepared
     not_prepared: set[str] = dataclasses.field(default_factory=set)
 

@@ -204,7 +204,7 @@ def finish_migration(
         node, instance, image_meta, wanted, allocations=allocations, share_info=share_info
     )
     with node.volume_users.reserved(node.hypervisor, instance.uuid, wanted):
-        lifecycle.connect_volumes(node, block_device_info)
+        lifecycle.connect_volumes(node, instance, block_device_info)
         root = definition.build(node, context, instance, image_meta, slots, network_info)
         disks.require_files(node, context, instance, slots)
         if resize_instance:

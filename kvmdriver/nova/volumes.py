@@ -4,7 +4,9 @@ A connection is what Cinder hands out as ``connection_info``: the kind in ``driv
 the rest in ``data``. Contract: https://docs.openstack.org/os-brick/latest/reference/index.html.
 """
 
+import contextlib
 import dataclasses
+import os
 from typing import Any
 
 from nova import exception as nova_exception
@@ -16,6 +18,7 @@ from oslo_log import log as logging
 from kvmdriver.model import Disk, IoLimits, NetworkHost, Volume
 from kvmdriver.nova.block_devices import Slot
 from kvmdriver.nova.node import Node
+from kvmdriver.nova.shares import User
 
 LOG = logging.getLogger(__name__)
 
@@ -77,7 +80,7 @@ def _connector(node: Node, connection_info: dict[str, Any]) -> Any:
     }
     if name in _MOUNT_POINTS:
         base = getattr(conf, _MOUNT_POINTS[name])
-        options[f"{name}_mount_point_base"] = base
+        options["conn"] = {"mount_point_base": base}
         options[f"{name}_mount_options"] = getattr(conf, f"{name}_mount_options", None)
     if name == "iscsi":
         options["transport"] = conf.iscsi_iface or "default"
@@ -90,16 +93,23 @@ def access_mode(connection_info: dict[str, Any]) -> str | None:
     return connection_info.get("access_mode") or data.get("access_mode")
 
 
-def connect(node: Node, connection_info: dict[str, Any]) -> None:
+def connect(node: Node, connection_info: dict[str, Any], uuid: str) -> None:
     """Make a volume available on this host; ``data.device_path`` says where.
 
+    :param uuid: the server that the volume is for.
     :raises nova.exception.NovaException, os_brick.exception.BrickException: it cannot be.
     """
     kind = kind_of(connection_info)
     if kind.protocol is None:
         return
     data = connection_info["data"]
-    info = _connector(node, connection_info).connect_volume(data)
+    mount_point = _mount_point(node, connection_info)
+    with (
+        node.shares.used(node.hypervisor, mount_point, _user(connection_info, uuid))
+        if mount_point
+        else contextlib.nullcontext()
+    ):
+        info = _connector(node, connection_info).connect_volume(data)
     data["device_path"] = info["path"]
     if info.get("multipath_id"):
         data["multipath_id"] = info["multipath_id"]
@@ -117,6 +127,10 @@ def disconnect(
     kind = kind_of(connection_info)
     if kind.protocol is None:
         return
+    mount_point = _mount_point(node, connection_info)
+    if mount_point:
+        node.shares.leave(node.hypervisor, mount_point, _user(connection_info, uuid))
+        return
     volume_id = nova_block_device.get_volume_id(connection_info)
     if not connection_info.get("multiattach") or not volume_id:
         _disconnect(node, connection_info, force)
@@ -133,6 +147,20 @@ def _disconnect(node: Node, connection_info: dict[str, Any], force: bool) -> Non
     _connector(node, connection_info).disconnect_volume(
         data, {"path": data.get("device_path")}, force=force, ignore_errors=force
     )
+
+
+def _mount_point(node: Node, connection_info: dict[str, Any]) -> str | None:
+    """Where os-brick mounts the share that the volume is a file of; None for other volumes."""
+    option = _MOUNT_POINTS.get(connection_info["driver_volume_type"])
+    if option is None:
+        return None
+    base = str(getattr(node.conf.libvirt, option))
+    return os.path.join(base, nova_utils.get_hash_str(connection_info["data"]["export"]))
+
+
+def _user(connection_info: dict[str, Any], uuid: str) -> User:
+    volume_id = nova_block_device.get_volume_id(connection_info)
+    return uuid, volume_id or connection_info["data"]["name"]
 
 
 def extend(node: Node, connection_info: dict[str, Any], size: int) -> int:

@@ -1,17 +1,28 @@
 """Volumes in a real guest: those that need no kernel module of the host are really attached."""
 
+import dataclasses
 import os
 import re
 import socket
 import subprocess
+import uuid
 from typing import Any
 
+import fixtures
+import nova.privsep
+import os_brick.privileged
 from nova import exception as nova_exception
+from os_brick import exception as brick_exception
+from os_brick.initiator.connectors.remotefs import RemoteFsConnector
 
+from kvmdriver.nova.shares import Shares
 from tests import namespace
 from tests.contract.booted import GUEST, BootedGuest
+from tests.openstack import stand_ins
 
 MIB = 1 << 20
+# nova's fixture replaces it later
+MOUNT = RemoteFsConnector.connect_volume
 
 
 class VolumesTest(BootedGuest):
@@ -115,6 +126,60 @@ class VolumesTest(BootedGuest):
         )
         files = os.listdir(self.driver.node.layout(self.instance).directory)
         self.assertNotIn("disk", files)
+
+    def test_share(self) -> None:
+        """Two volumes of one NFS share, which leaves the host with the second."""
+        self.stand_in_for_nfs()
+        exported = os.path.join(self.root, "exported")
+        os.mkdir(exported)
+        volumes = [self.volume_of_share(exported, name) for name in ("one", "two")]
+        self.spawn()
+        for volume, device in zip(volumes, ("/dev/vdb", "/dev/vdc"), strict=True):
+            self.driver.attach_volume(self.context, volume, self.instance, device, "virtio")
+        self.assertLessEqual({"vdb": 16, "vdc": 16}.items(), self.sizes().items())
+        mount_point = os.path.dirname(volumes[0]["data"]["device_path"])
+        self.assertTrue(os.path.ismount(mount_point))
+        self.driver.detach_volume(self.context, volumes[0], self.instance, "/dev/vdb")
+        self.assertTrue(os.path.ismount(mount_point))
+        # a nova-compute that was started meanwhile
+        node = dataclasses.replace(self.driver.node, shares=Shares())
+        self.driver.node = node
+        self.driver.attach_volume(self.context, volumes[0], self.instance, "/dev/vdb", "virtio")
+        self.driver.detach_volume(self.context, volumes[0], self.instance, "/dev/vdb")
+        self.assertTrue(os.path.ismount(mount_point))
+        self.driver.detach_volume(self.context, volumes[1], self.instance, "/dev/vdc")
+        self.assertEqual([], os.listdir(os.path.dirname(mount_point)))
+
+    def test_share_that_cannot_be_mounted(self) -> None:
+        self.stand_in_for_nfs()
+        volume = self.volume_of_share(self.root, "one")
+        volume["data"]["export"] += "/missing"
+        self.spawn(wait=False)
+        with self.assertRaises(brick_exception.BrickException):
+            self.driver.attach_volume(self.context, volume, self.instance, "/dev/vdb", "virtio")
+        self.assertEqual([], os.listdir(os.path.join(self.root, "mounts")))
+        self.assertNotIn("vdb", self.sizes())
+
+    def stand_in_for_nfs(self) -> None:
+        """A client of NFS in user space, and privileged functions in this process."""
+        commands = os.path.join(self.root, "commands")
+        stand_ins.write(commands)
+        path = f"{commands}:{os.environ['PATH']}"
+        self.useFixture(fixtures.EnvironmentVariable("PATH", path))
+        self.stub_out(f"{RemoteFsConnector.__module__}.RemoteFsConnector.connect_volume", MOUNT)
+        self.flags(group="libvirt", nfs_mount_point_base=os.path.join(self.root, "mounts"))
+        for privileged in (nova.privsep.sys_admin_pctxt, os_brick.privileged.default):
+            privileged.set_client_mode(False)
+            self.addCleanup(privileged.set_client_mode, True)
+
+    def volume_of_share(self, exported: str, name: str) -> dict[str, Any]:
+        with open(os.path.join(exported, name), "wb") as file:
+            file.truncate(16 * MIB)
+        return {
+            "driver_volume_type": "nfs",
+            "serial": str(uuid.uuid4()),
+            "data": {"export": f"storage:{exported}", "name": name, "options": None},
+        }
 
     def test_network(self) -> None:
         path = os.path.join(self.root, "exported")
