@@ -14,9 +14,10 @@ import subprocess
 import sys
 
 SOCKET = "/run/kvmdriver-privsep.socket"
-HELPER = "privsep-helper"
 # The privileged process heeds the configuration of the host, not one that the caller names.
 CONFIG_FILE = "/etc/kvmdriver/kvmdriver.conf"
+# -I: no module comes from the working directory or the environment
+HELPER = (sys.executable, "-I", "-m", "kvmdriver.agent.privsep_helper")
 CONTEXTS = tuple(f"kvmdriver.privsep.{name}" for name in ("context", "modules", "processes"))
 # oslo.privsep makes a directory with a random name for each of its sockets
 _SOCKET_OF_CALLER = re.compile(r"/run/kvmdriver/[A-Za-z0-9_]+/privsep\.sock")
@@ -82,16 +83,14 @@ def serve(request: str) -> str:
         return "this is not one of kvmdriver's contexts"
     if not _SOCKET_OF_CALLER.fullmatch(path):
         return "the caller's socket is not below /run/kvmdriver: set TMPDIR=/run/kvmdriver"
-    # Beside the running program, to which a link may lead: a package's environment is not on PATH.
-    helper = os.path.join(os.path.dirname(os.path.realpath(sys.argv[0])), HELPER)
-    command = [helper, "--config-file", CONFIG_FILE, "--privsep_context", context]
+    command = [*HELPER, "--config-file", CONFIG_FILE, "--privsep_context", context]
     try:
         done = subprocess.run(
             [*command, "--privsep_sock_path", path], stdin=subprocess.DEVNULL, timeout=_SECONDS
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        return f"{HELPER} does not run: {error}"
-    return "started" if done.returncode == 0 else f"{HELPER} ended with status {done.returncode}"
+        return f"the helper does not run: {error}"
+    return "started" if done.returncode == 0 else f"the helper ended with status {done.returncode}"
 
 
 def read(connection: socket.socket) -> str:
