@@ -11,7 +11,7 @@ from kvmdriver.storage import private
 # ioctl_ficlone(2): _IOW(0x94, 9, int)
 _FICLONE = 0x40049409
 _CHUNK = 16 * 1024 * 1024
-_TARGET = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+_REPLACED = os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def copy_file(
@@ -24,7 +24,10 @@ def copy_file(
     """
     descriptor = os.dup(source) if isinstance(source, int) else os.open(source, os.O_RDONLY)
     try:
-        out = os.open(target, _TARGET, private.MODE)
+        try:
+            out = private.create(target)
+        except FileExistsError:
+            out = os.open(target, _REPLACED)
         try:
             _copy(descriptor, out, stage, progress)
         except OSError:

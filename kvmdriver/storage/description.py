@@ -29,7 +29,12 @@ def read(directory: str) -> Description | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise exception.StorageError(f"cannot be read: {error.strerror}", value=path) from None
+        raise exception.StorageError(
+            f"cannot be read: {error.strerror}",
+            field="description",
+            value=path,
+            remedy=private.how_to_take_over(os.path.dirname(directory)),
+        ) from None
     if len(content) > _MAX_BYTES:
         raise _no_description(path, "it is too long")
     try:
@@ -82,8 +87,7 @@ def claim(directory: str, host: str) -> Iterator[None]:
     """
     path = os.path.join(directory, _CLAIM)
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "w") as file:
+        with os.fdopen(private.create(path, private.SECRET_MODE), "w") as file:
             file.write(host)
     except FileExistsError:
         with open(path) as file:

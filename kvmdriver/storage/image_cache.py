@@ -453,7 +453,7 @@ class ImageCache:
 
         It is locked while its maker lives, which tells ``sweep`` what is left over.
         """
-        os.makedirs(self.directory, mode=0o711, exist_ok=True)
+        private.require_directory(self.directory)
         path = os.path.join(self.directory, f".{uuid.uuid4()}.part")
         try:
             descriptor = private.create(path)
@@ -469,9 +469,16 @@ class ImageCache:
     def sweep(self) -> list[str]:
         """Remove what a killed process has left half-made; returns the removed paths."""
         removed = []
-        with contextlib.suppress(FileNotFoundError):
+        try:
             for entry in os.scandir(self.directory):
                 if entry.name.endswith(".part") and private.is_abandoned(entry.path):
                     remove_file(entry.path)
                     removed.append(entry.path)
+        except FileNotFoundError:
+            pass
+        except PermissionError:
+            # instances go on without it: no images can be taken
+            LOG.error(
+                "cannot look into %s; %s", self.directory, private.how_to_take_over(self.directory)
+            )
         return removed

@@ -43,7 +43,47 @@ def create(path: str, mode: int = MODE, *, directory: int | None = None) -> int:
     descriptor = os.open(path, _NEW, mode, dir_fd=directory)
     # a umask may have taken the group's right to read away
     os.fchmod(descriptor, mode)
+    _give(descriptor, os.stat(os.path.dirname(path) or ".", dir_fd=directory))
     return descriptor
+
+
+def create_directory(path: str, mode: int = DIRECTORY_MODE) -> None:
+    """Make a directory that is not there yet.
+
+    :raises FileExistsError: there is an entry of that name.
+    :raises OSError: the file system refuses.
+    """
+    os.mkdir(path, mode)
+    descriptor = os.open(path, _DIRECTORY)
+    try:
+        _give(descriptor, os.stat(os.path.dirname(path) or "."))
+    finally:
+        os.close(descriptor)
+
+
+def require_directory(path: str) -> None:
+    """Make a directory, and those above it, where they are missing.
+
+    :raises OSError: the file system refuses, or there is something else.
+    """
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    try:
+        create_directory(path)
+    except FileExistsError:
+        if not os.path.isdir(path):
+            raise
+
+
+def _give(descriptor: int, parent: os.stat_result) -> None:
+    """Give what root has just made to the user to whom the directory around it belongs.
+
+    Root's command line and an agent that is not root work on the same instances. libvirt gives a
+    disk back to the user that it belonged to when its guest was started.
+    """
+    if os.geteuid() == 0 and parent.st_uid != 0:
+        # a file system of another machine may refuse this to its clients' root
+        with contextlib.suppress(PermissionError):
+            os.fchown(descriptor, parent.st_uid, parent.st_gid)
 
 
 def publish(descriptor: int, directory: int, part: str, name: str) -> None:
@@ -70,6 +110,11 @@ def remove(name: str, directory: int) -> None:
     """Remove an entry of an open directory if it is there."""
     with contextlib.suppress(FileNotFoundError):
         os.unlink(name, dir_fd=directory)
+
+
+def how_to_take_over(directory: str) -> str:
+    """The remedy for files of root's in a directory of ours."""
+    return f"as root: chown -Rh --from=root {os.geteuid()}:{os.getegid()} {directory}"
 
 
 @contextlib.contextmanager

@@ -50,7 +50,7 @@ class InstanceStore:
         :raises kvmdriver.exception.ConfigurationError: it cannot be made or written to.
         """
         try:
-            os.makedirs(self.root, mode=private.DIRECTORY_MODE, exist_ok=True)
+            private.require_directory(self.root)
         except OSError as error:
             raise exception.ConfigurationError(
                 f"cannot make the directory of instances: {error.strerror}",
@@ -66,7 +66,7 @@ class InstanceStore:
         """
         layout = self.layout(uuid)
         try:
-            os.makedirs(layout.directory, mode=private.DIRECTORY_MODE, exist_ok=True)
+            private.require_directory(layout.directory)
         except OSError as error:
             raise write_error(error, layout.directory) from None
         return layout
@@ -84,7 +84,7 @@ class InstanceStore:
         # the operation that was cut off before the mark was written is known by the name
         new = self._new(uuid, mark.building or uuidutils.generate_uuid())
         try:
-            os.mkdir(new, 0o700)
+            private.create_directory(new, 0o700)
             try:
                 with description.first(new, mark):
                     os.chmod(new, private.DIRECTORY_MODE)

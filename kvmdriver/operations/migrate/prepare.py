@@ -39,7 +39,7 @@ from kvmdriver.operations.migrate.placement import (
     wanted_files,
 )
 from kvmdriver.operations.undo import undo_on_failure
-from kvmdriver.storage import stream
+from kvmdriver.storage import private, stream
 from kvmdriver.storage.copy import remove_file
 from kvmdriver.storage.stream import ExpectedFile, Receiver
 
@@ -248,7 +248,7 @@ def _receive(
     layout = context.store.layout(uuid)
     log = _older_log(layout) if live else layout.console_log
     files = {**files, CONSOLE_LOG: ExpectedFile(log, LOG_BYTES, exact=False)}
-    os.makedirs(context.store.cache_directory, mode=0o711, exist_ok=True)
+    private.require_directory(context.store.cache_directory)
     tls = stream.tls_context(conf.tls_directory, "server") if conf.native_tls else None
     port = context.arrivals.take_port(identity, parse_ports(conf.ports), conf.inbound_address)
     return context.arrivals.receive(

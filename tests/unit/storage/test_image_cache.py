@@ -103,6 +103,14 @@ class ImageCacheTest(CacheTest):
             self.assertTrue(os.path.exists(living.path))
         self.assertEqual([], self.cached())
 
+    def test_sweep_of_a_directory_that_belongs_to_another_user(self) -> None:
+        with (
+            mock.patch("os.scandir", side_effect=PermissionError(13, "Permission denied")),
+            self.assertLogs("kvmdriver.storage.image_cache", "ERROR") as logs,
+        ):
+            self.assertEqual([], self.cache.sweep())
+        self.assertIn(f"{self.cache.directory}; as root: chown -Rh --from=root", logs.output[0])
+
 
 class ExchangedTest(CacheTest):
     """Somebody exchanges files and directories while an image is taken."""

@@ -6,6 +6,7 @@ import tempfile
 import threading
 import time
 import unittest
+import uuid
 
 from kvmdriver import exception
 from kvmdriver.model import Instance
@@ -13,6 +14,7 @@ from kvmdriver.storage import backend, config_drive, private
 from kvmdriver.storage.copy import copy_file, create_empty
 from kvmdriver.storage.image_cache import CachedImage
 from kvmdriver.storage.qemu_img import QemuImg
+from kvmdriver.storage.store import InstanceStore
 
 
 class PrivateTest(unittest.TestCase):
@@ -58,6 +60,30 @@ class PrivateTest(unittest.TestCase):
         self.assertEqual(0o640, self.mode("converted"))
         copy_file(self.victim, self.path("copied"))
         self.assertEqual(0o640, self.mode("copied"))
+
+    @unittest.skipUnless(os.geteuid() == 0, "only root gives a file to another user")
+    def test_root_makes_files_for_the_owner_of_the_directory(self) -> None:
+        """root's command line and an agent that is not root work on the same instances."""
+        os.chown(self.directory, 65534, 65533)
+        for number, (name, _mode, make) in enumerate(self.makers()):
+            with self.subTest(name):
+                make(self.path(f"file{number}"))
+                status = os.stat(self.path(f"file{number}"))
+                self.assertEqual((65534, 65533), (status.st_uid, status.st_gid))
+        copy_file(self.victim, self.path("copied"))
+        store = InstanceStore(self.path("instances"))
+        store.prepare()
+        store.create(str(uuid.uuid4()))
+        for path in (self.path("copied"), store.root, *store.directories()):
+            self.assertEqual(65534, os.stat(path).st_uid, path)
+        self.assertEqual(0, os.stat(self.victim).st_uid)
+
+    def test_a_directory_is_required(self) -> None:
+        for path in (self.path("a/b"), self.path("a/b")):
+            private.require_directory(path)
+            self.assertEqual(0o711, self.mode("a/b"))
+        with self.assertRaises(OSError):
+            private.require_directory(self.victim)
 
     def test_nothing_is_made_where_something_is(self) -> None:
         for number, (name, _mode, make) in enumerate(self.makers()):
