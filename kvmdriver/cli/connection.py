@@ -104,13 +104,31 @@ class Connection:
         """The agent's client; an agent is started in this process where no bus is configured."""
         if self._client is None:
             if self.over_bus:
-                self._client = ComputeAPI(self.conf, host=self._host)
+                client = ComputeAPI(self.conf, host=self._host)
+                self._require_own_queues()
+                self._client = client
             else:
                 # oslo.privsep looks for [kvm_privsep] here, and passes the files on to its helper
                 self._read_files_into(cfg.CONF)
                 self._local = LocalAgent(self.conf)
                 self._client = self._local.client
         return self._client
+
+    def _require_own_queues(self) -> None:
+        """Refuse the agent's own configuration: queues for answers would have the agent's names.
+
+        :raises kvmdriver.exception.ConfigurationError: it gives queues fixed names.
+        """
+        # known only where the bus is RabbitMQ
+        group = "oslo_messaging_rabbit"
+        if group in self.conf and self.conf[group].use_queue_manager:
+            raise exception.ConfigurationError(
+                "this is the configuration of an agent, not of a client",
+                field=f"{group}.use_queue_manager",
+                value=True,
+                remedy="give the command line a user of the bus and a file as etc/rabbitmq/client.conf; "
+                f"name the file with {self._option}, or make it ~/.kvmdriver/kvmdriver.conf",
+            )
 
     @property
     def has_libvirt(self) -> bool:
