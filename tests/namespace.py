@@ -113,8 +113,7 @@ def _prepare(state: str) -> None:
         migrates = QEMU_MIGRATES.format(address=address)
         if PKI in os.environ:
             migrates += QEMU_HAS_CERTIFICATES
-    group = SOCKET_GROUP if USER in os.environ else "root"
-    _write(f"{state}/etc/libvirtd.conf", LIBVIRTD_CONF.format(group=group) + listens)
+    _write(f"{state}/etc/libvirtd.conf", LIBVIRTD_CONF.format(group=SOCKET_GROUP) + listens)
     _write(f"{state}/etc/qemu.conf", QEMU_CONF + migrates)
     os.makedirs(CACHE, mode=0o711, exist_ok=True)
     for name, path in (

@@ -10,6 +10,7 @@ import grp
 import importlib.util
 import logging
 import os
+import pwd
 import shutil
 import tempfile
 import time
@@ -143,6 +144,28 @@ def require_versions(conf: cfg.ConfigOpts, hypervisor: Hypervisor) -> None:
         result, found, remedy = check(Host(conf, hypervisor))
         if result == "fail":
             raise exception.ConfigurationError(f"{found} is too old", remedy=remedy)
+
+
+def require_qemu_group(hypervisor: Hypervisor) -> None:
+    """Require the group to which libvirt gives the files of running guests.
+
+    :raises kvmdriver.exception.ConfigurationError: this process is neither root nor a member.
+    """
+    group = hypervisor.host_capabilities().qemu_group
+    if group is None or os.geteuid() == 0 or group in (os.getegid(), *os.getgroups()):
+        return
+    user = pwd.getpwuid(os.geteuid()).pw_name
+    try:
+        name = grp.getgrgid(group).gr_name
+    except KeyError:
+        name = str(group)
+    raise exception.ConfigurationError(
+        f"libvirt gives the files of guests to a group that the user {user} is not a member of",
+        field="group of QEMU (virsh capabilities, secmodel dac)",
+        value=name,
+        remedy=f"usermod -aG {name} {user}, and start the service anew; or name a group of this user's as "
+        "group in /etc/libvirt/qemu.conf",
+    )
 
 
 def qemu_version(host: Host) -> Result:

@@ -21,6 +21,7 @@ def prepare(node: Node) -> None:
     """
     node.store.prepare()
     check.require_versions(node.conf, node.hypervisor)
+    check.require_qemu_group(node.hypervisor)
     host_platform.choose_virt_type(node.hypervisor, node.conf.kvm.virt_type, fallback=False)
     host_cpu.chooser(node.conf, node.hypervisor, node.capabilities()).check_settings()
     resources.shared_cpus(node)

@@ -1,17 +1,24 @@
-"""One compute host: its switch, neutron's agent and nova-compute, inside its own laboratory."""
+"""One compute host: its switch, neutron's agent and nova-compute, inside its own laboratory.
+
+nova-compute runs as a user and a group of its own, as packages and DevStack have it. That user is in
+the groups of libvirt's socket and of QEMU, and becomes root by sudo and nova-rootwrap.
+"""
 
 import contextlib
 import os
+import re
 import shutil
 import subprocess
 
-from tests import neighbours
+from tests import namespace, neighbours
 from tests.openstack import seed, settings, stand_ins
 from tests.openstack.paths import FIRST, HOSTS, PORTS, Paths, url
 from tests.openstack.processes import Processes, answers
 
 DATA_CABLE = "data"
 IFF_UP = 1  # linux/if.h
+# the user of nova-compute: a name and a number that no user of the machine has
+USER, UID = "stack-nova", 42436
 
 
 class ComputeHost:
@@ -34,8 +41,12 @@ class ComputeHost:
         for directory in ("/run/openvswitch", "/run/netns"):
             os.makedirs(directory, exist_ok=True)
             subprocess.run(["mount", "-t", "tmpfs", "none", directory], check=True)
+        if self.name == FIRST:
+            self._add_user()
         own = self.paths.own_instances(self.name)
-        os.makedirs(own, exist_ok=True)
+        for directory in (own, self.paths.state(self.name)):
+            os.makedirs(directory, exist_ok=True)
+            os.chown(directory, UID, UID)
         if own != self.paths.instances:
             subprocess.run(["mount", "--bind", own, self.paths.instances], check=True)
         self._trust()
@@ -46,9 +57,41 @@ class ComputeHost:
             if name.startswith("OS_"):
                 del os.environ[name]
 
+    def _add_user(self) -> None:
+        """Let the namespaces know the user of nova-compute, who may become root by rootwrap.
+
+        Those of the other hosts are made inside of the first host's, and know the user by that.
+        """
+        home = self.paths.data("home")
+        rootwrap = self.paths.tool("nova-rootwrap"), self.paths.etc("nova/rootwrap.conf")
+        for path, more in (
+            ("/etc/passwd", f"{USER}:*:{UID}:{UID}::{home}:/bin/sh\n"),
+            ("/etc/group", f"{USER}:x:{UID}:\n"),
+            (
+                "/etc/sudoers",
+                # the stand-ins' directory comes first
+                f"Defaults !secure_path\n{USER} ALL = (root) NOPASSWD: {' '.join(rootwrap)} *\n",
+            ),
+        ):
+            with open(path) as file:
+                text = file.read()
+            if path == "/etc/group":
+                # the last field holds the members
+                text = re.sub(
+                    rf"^((?:{namespace.SOCKET_GROUP}|{namespace.QEMU_GROUP}):\S*:)(\S*)$",
+                    lambda found: found[1] + ",".join(filter(None, (found[2], USER))),
+                    text,
+                    flags=re.MULTILINE,
+                )
+            own = self.paths.data(os.path.basename(path))
+            with open(own, "w") as file:
+                file.write(text + more)
+            shutil.copymode(path, own)
+            subprocess.run(["mount", "--bind", own, path], check=True)
+
     def _trust(self) -> None:
         """Hosts let each other in by ssh, as nova wants it for resizing to another host."""
-        directory = self.paths.data("ssh")
+        directory = self.paths.data("home/.ssh")
         key = os.path.join(directory, "id_ed25519")
         if not os.path.exists(key):
             os.makedirs(directory, mode=0o700)
@@ -58,13 +101,14 @@ class ComputeHost:
             with open(os.path.join(directory, "config"), "w") as file:
                 file.write("StrictHostKeyChecking no\nUserKnownHostsFile /dev/null\n")
                 file.write("LogLevel ERROR\n")
-        host_key = os.path.join(directory, f"host-{self.name}")
+        host_key = self.paths.data(f"ssh-key-{self.name}")
         if not os.path.exists(host_key):
             subprocess.run(
                 ["dropbearkey", "-t", "ed25519", "-f", host_key], check=True, capture_output=True
             )
-        os.makedirs("/root/.ssh", mode=0o700, exist_ok=True)
-        subprocess.run(["mount", "--bind", directory, "/root/.ssh"], check=True)
+        home = self.paths.data("home")
+        for path in (home, directory, *(entry.path for entry in os.scandir(directory))):
+            os.chown(path, UID, UID)
         self.processes.start(
             f"ssh{self._suffix}",
             *("dropbear", "-F", "-E", "-s", "-r", host_key, "-p", f"{HOSTS[self.name]}:22"),
@@ -169,9 +213,12 @@ class ComputeHost:
         """Start nova-compute with ``driver``, or start it anew."""
         self.processes.stop(f"nova-compute{self._suffix}")
         file = self.paths.etc(f"nova/nova-compute{self._suffix}.conf")
-        settings.write(file, settings.nova_compute(self.paths, self.name, driver, file))
+        settings.write(file, settings.nova_compute(self.paths, self.name, driver))
         self.processes.start(
-            f"nova-compute{self._suffix}", self.paths.tool("nova-compute"), "--config-file", file
+            f"nova-compute{self._suffix}",
+            *("setpriv", "--reuid", USER, "--regid", USER, "--init-groups", "--inh-caps=-all"),
+            *(self.paths.tool("nova-compute"), "--config-file", file),
+            environment={"HOME": self.paths.data("home"), "USER": USER, "LOGNAME": USER},
         )
 
     def wait_for_compute(self) -> None:

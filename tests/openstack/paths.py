@@ -71,6 +71,10 @@ class Paths:
             return self.instances
         return os.path.join(self.root, f"instances-{host}")
 
+    def state(self, host: str) -> str:
+        """``state_path`` of a host's nova-compute."""
+        return self.data(f"compute-{host}")
+
     @property
     def shared(self) -> str:
         """A file that is there while the hosts share ``instances``."""

@@ -17,6 +17,11 @@ from tests.openstack.paths import (
 
 Sections = dict[str, dict[str, object]]
 
+# what our driver needs beside nova's own
+FILTERS_OF_DRIVER = os.path.join(
+    os.path.dirname(__file__), "../../etc/kvmdriver/kvmdriver.filters"
+)
+
 # nova's own, and those that some of tempest's tests ask by hints
 FILTERS = (
     "ComputeFilter",
@@ -51,9 +56,10 @@ def write_all(paths: Paths) -> None:
         ("cinder/resource_filters.json", "cinder"),
     ):
         shutil.copy(paths.installed(source), paths.etc(target))
-    for name in ("neutron", "cinder"):
+    for name in ("neutron", "cinder", "nova"):
         directory = f"{name}/rootwrap.d"
         shutil.copytree(paths.installed(directory), paths.etc(directory), dirs_exist_ok=True)
+    shutil.copy(FILTERS_OF_DRIVER, paths.etc("nova/rootwrap.d"))
     write(paths.etc("keystone/keystone.conf"), keystone(paths))
     write(paths.etc("glance/glance-api.conf"), glance(paths))
     write(paths.etc("placement/placement.conf"), placement(paths))
@@ -66,7 +72,8 @@ def write_all(paths: Paths) -> None:
     write(paths.etc("neutron/l3-agent.ini"), l3_agent())
     write(paths.etc("nova/nova.conf"), nova(paths))
     write(paths.etc("cinder/cinder.conf"), cinder(paths))
-    write(paths.etc("cinder/rootwrap.conf"), cinder_rootwrap(paths))
+    for name in ("cinder", "nova"):
+        write(paths.etc(f"{name}/rootwrap.conf"), rootwrap(paths, name))
 
 
 def write(path: str, sections: Sections) -> None:
@@ -269,12 +276,13 @@ def cinder(paths: Paths) -> Sections:
     }
 
 
-def cinder_rootwrap(paths: Paths) -> Sections:
+def rootwrap(paths: Paths, service: str) -> Sections:
+    # stand-ins come first
+    directories = (paths.data("bin"), f"{paths.environment}/bin", "/sbin,/usr/sbin,/bin,/usr/bin")
     return {
         "DEFAULT": {
-            "filters_path": paths.etc("cinder/rootwrap.d"),
-            # stand-ins come first
-            "exec_dirs": f"{paths.data('bin')},/sbin,/usr/sbin,/bin,/usr/bin",
+            "filters_path": paths.etc(f"{service}/rootwrap.d"),
+            "exec_dirs": ",".join(directories),
         }
     }
 
@@ -333,12 +341,10 @@ def nova(paths: Paths) -> Sections:
     }
 
 
-def nova_compute(paths: Paths, host: str, driver: str, file: str) -> Sections:
-    """nova-compute may have no [database] section, so its ``file`` is one of its own."""
+def nova_compute(paths: Paths, host: str, driver: str) -> Sections:
+    """nova-compute may have no [database] section, so its file is one of its own."""
     sections = _nova_common(paths)
-    state = paths.data(f"compute-{host}")
-    os.makedirs(state, exist_ok=True)
-    helper = f"{paths.tool('privsep-helper')} --config-file {file}"
+    state = paths.state(host)
     address = HOSTS[host]
     # the consoles' proxies run with the first host, and guests move to and fro
     for kind in ("vnc", "spice"):
@@ -348,6 +354,7 @@ def nova_compute(paths: Paths, host: str, driver: str, file: str) -> Sections:
         "host": host,
         "my_ip": address,
         "state_path": state,
+        "rootwrap_config": paths.etc("nova/rootwrap.conf"),
         "instances_path": paths.instances,
         "compute_driver": driver,
         "update_resources_interval": 30,
@@ -381,12 +388,8 @@ def nova_compute(paths: Paths, host: str, driver: str, file: str) -> Sections:
             "live_migration_bandwidth": 10,
         },
         "compute": {"live_migration_wait_for_vif_plug": False},
-        "workarounds": {"disable_rootwrap": True},
+        "oslo_concurrency": {"lock_path": os.path.join(state, "lock")},
         "os_vif_ovs": {"ovsdb_connection": f"tcp:127.0.0.1:{PORTS['ovsdb']}"},
-        "privsep": {"helper_command": helper},
-        "nova_sys_admin": {"helper_command": helper},
-        "vif_plug_ovs_privileged": {"helper_command": helper},
-        "privsep_osbrick": {"helper_command": helper},
     }
 
 

@@ -2,8 +2,9 @@
 
 import os
 
-# A wrapper for services that insist on it: we are root already.
+# Services that insist on it are root already, all but nova-compute.
 SUDO = """#!/bin/sh
+[ "$(id -u)" = 0 ] || exec /usr/bin/sudo "$@"
 while [ "${1#-}" != "$1" ]; do shift; done
 exec "$@"
 """

@@ -68,6 +68,25 @@ class CheckTest(unittest.TestCase):
             self.hypervisor.host_capabilities.return_value.qemu_group = 3
             self.assert_result("warn", "usermod -aG qemu", check.groups(self.host))
 
+    def test_a_nova_compute_that_is_not_root_must_be_in_the_group_of_qemu(self) -> None:
+        capabilities = self.hypervisor.host_capabilities.return_value
+        with (
+            mock.patch("os.geteuid", return_value=1000),
+            mock.patch("os.getegid", return_value=1),
+            mock.patch("os.getgroups", return_value=[1, 2]),
+            mock.patch("pwd.getpwuid", return_value=mock.Mock(pw_name="nova")),
+            mock.patch("grp.getgrgid", side_effect={3: mock.Mock(gr_name="qemu")}.__getitem__),
+        ):
+            for capabilities.qemu_group in (None, 1, 2):
+                check.require_qemu_group(self.hypervisor)
+            for group, name in ((3, "qemu"), (4, "4")):
+                capabilities.qemu_group = group
+                with self.assertRaises(exception.ConfigurationError) as caught:
+                    check.require_qemu_group(self.hypervisor)
+                self.assertIn(f"usermod -aG {name} nova", str(caught.exception))
+        with mock.patch("os.geteuid", return_value=0):
+            check.require_qemu_group(self.hypervisor)
+
     def test_versions(self) -> None:
         self.assert_result("pass", "9.0.0", check.libvirt_version(self.host))
         self.hypervisor.version_numbers.return_value = (6001000, 6999000)
