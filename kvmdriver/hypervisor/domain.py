@@ -194,8 +194,12 @@ class Domain:
         return xml.parse(self._call(self._raw.XMLDesc, flags))
 
     def record(self) -> Record | None:
-        """What the driver noted of the instance; None when the domain is not one of ours."""
-        return record_in(self.xml(inactive=True))
+        """What the driver noted of the instance; None when the domain is not one of ours.
+
+        virt-clone copies the metadata of a domain. The record in such a copy is that of the original.
+        """
+        record = record_in(self.xml(inactive=True))
+        return record if record is not None and record.instance.uuid == self.uuid else None
 
     def running_record(self) -> Record | None:
         """The record in the running definition, which a migration takes along."""

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import os
 import re
 import threading
 import time
@@ -156,26 +157,40 @@ class Hypervisor:
         The definitions come from libvirtd, which asks no QEMU for them.
         """
         return {
-            uuid: {serial for disk in disks if (serial := disk.findtext("serial"))}
-            for uuid, disks in self._disks()
+            domain.uuid: {node.text or "" for node in root.iterfind("devices/disk/serial")}
+            for domain, root in self._definitions()
         }
 
     def disk_files(self) -> dict[str, set[tuple[str, str]]]:
         """Serial number and path of every disk that is a file, by the domain's UUID."""
         return {
-            uuid: {
+            domain.uuid: {
                 (disk.findtext("serial") or "", path)
-                for disk in disks
+                for disk in root.iterfind("devices/disk")
                 if (path := xml.attribute(disk, "source", "file"))
             }
-            for uuid, disks in self._disks()
+            for domain, root in self._definitions()
         }
 
-    def _disks(self) -> Iterator[tuple[str, list[etree._Element]]]:
+    def used_by_others(self, uuid: str, directory: str) -> dict[str, str]:
+        """Files in a directory that other domains name, whatever for, and who does.
+
+        :param uuid: the domain whose directory it is.
+        :returns: names of domains by path.
+        """
+        found: dict[str, str] = {}
+        for inactive in (False, True):
+            for domain, root in self._definitions(inactive=inactive):
+                if domain.uuid != uuid:
+                    found |= dict.fromkeys(_paths_below(root, directory), domain.name)
+        return {path: name for path, name in found.items() if os.path.lexists(path)}
+
+    def _definitions(self, *, inactive: bool = False) -> Iterator[tuple[Domain, etree._Element]]:
+        """Every domain with what libvirtd has of it, without a question to any QEMU."""
         for raw in self.connection.call_fresh("listAllDomains", 0):
             domain = Domain(self.connection, raw)
             with contextlib.suppress(exception.InstanceNotFound):
-                yield domain.uuid, domain.xml().findall("devices/disk")
+                yield domain, domain.xml(inactive=inactive)
 
     def vcpus_used(self) -> int:
         """vCPUs of all running domains, from what libvirt knows without asking a QEMU."""
@@ -421,3 +436,13 @@ def _read_sizes(domains: Iterable[libvirt.virDomain]) -> Iterator[tuple[str, sta
         except libvirt.libvirtError as error:
             if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
                 raise
+
+
+def _paths_below(root: etree._Element, directory: str) -> set[str]:
+    """Every path below a directory that a definition names: disks, kernels, logs, sockets..."""
+    return {
+        word
+        for element in root.iter(etree.Element)
+        for word in (*element.attrib.values(), element.text or "")
+        if word.startswith(directory + os.sep)
+    }

@@ -30,6 +30,7 @@ from kvmdriver.nova.node import Node
 from kvmdriver.operations import power
 from kvmdriver.operations.nested import require_movable
 from kvmdriver.operations.undo import undo_on_failure
+from kvmdriver.storage.store import remove_entries
 
 LOG = logging.getLogger(__name__)
 
@@ -213,9 +214,15 @@ def delete_files(node: Node, instance: NovaInstance) -> bool:
     """Remove an instance's directory, and what a resize has put aside; True when all is gone.
 
     The directory gets another name first: a new instance of the same UUID (a rebuild) must never
-    meet half-removed files.
+    meet half-removed files. Files that another domain uses stay where they are: virt-clone puts the
+    disks of a clone beside those of the original.
     """
     directory = node.layout(instance).directory
+    used = node.hypervisor.used_by_others(instance.uuid, directory)
+    if used and os.path.isdir(directory):
+        LOG.warning("files stay, which other domains use: %s", used, instance=instance)
+        remove_entries(directory, keep=used)
+        return False
     doomed = directory + "_del"
     for source in (directory, directory + "_resize"):
         shutil.rmtree(doomed, ignore_errors=True)

@@ -22,10 +22,11 @@ def terminate(
     """Switch an instance off and remove it. Nothing happens when it is gone already.
 
     What goes with the instance is ended first: the operation that is making it, and calls that
-    wait for its QEMU in vain.
+    wait for its QEMU in vain. Files of its directory that another domain uses stay: virt-clone puts
+    the disks of a clone beside those of the original.
 
     :param keep_disks: leave the files of its disks; the rest of its directory goes.
-    :returns: the paths of the disks that were kept; None when there was no such instance.
+    :returns: the paths of the files that were kept; None when there was no such instance.
     """
     uuid = _uuid_of(context, name_or_uuid)
     if uuid is None:
@@ -45,7 +46,10 @@ def terminate(
         except exception.InstanceNotFound:
             # the mending of an earlier delete, or of a create, has just removed the instance
             return cut_off.files if cut_off is not None and cut_off.name == TaskName.DELETE else ()
-        kept = _disk_paths(record) if keep_disks else ()
+        kept = (
+            *(_disk_paths(record) if keep_disks else ()),
+            *_used_by_others(context, domain),
+        )
         # what an operation has left that could not be mended goes, too
         left = (*record.task.files, *record.task.removes) if record.task is not None else ()
         deleting = Task.begin(TaskName.DELETE, files=kept, removes=left)
@@ -96,6 +100,14 @@ def remove(context: Context, domain: Domain, record: Record, keep: tuple[str, ..
         if path not in keep:
             remove_file(path)
     domain.undefine()
+
+
+def _used_by_others(context: Context, domain: Domain) -> tuple[str, ...]:
+    directory = context.store.layout(domain.uuid).directory
+    found = context.hypervisor.used_by_others(domain.uuid, directory)
+    for path, user in found.items():
+        LOG.warning("%s stays when %s is deleted: the domain %s uses it", path, domain.name, user)
+    return tuple(found)
 
 
 def _disk_paths(record: Record) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 from oslo_utils import uuidutils
 
@@ -167,13 +167,7 @@ class InstanceStore:
             return False
         mark = os.path.join(directory, description.NAME)
         try:
-            for entry in list(os.scandir(directory)):
-                if entry.path == mark or entry.path in keep:
-                    continue
-                if entry.is_dir(follow_symlinks=False):
-                    shutil.rmtree(entry.path)
-                else:
-                    remove_file(entry.path)
+            remove_entries(directory, keep={mark, *keep})
             # the mark goes last: a removal that is cut off can go on
             remove_file(mark)
         except OSError as error:
@@ -294,3 +288,17 @@ def _died(new: str, host: str, host_uuid: str) -> bool:
     with contextlib.suppress(FileNotFoundError):
         return time.time() - os.stat(new).st_mtime > _NEW_SECONDS
     return False
+
+
+def remove_entries(directory: str, keep: Container[str]) -> None:
+    """Empty a directory, except for the entries whose paths are in ``keep``.
+
+    :raises OSError: the file system refuses.
+    """
+    for entry in list(os.scandir(directory)):
+        if entry.path in keep:
+            continue
+        if entry.is_dir(follow_symlinks=False):
+            shutil.rmtree(entry.path)
+        else:
+            remove_file(entry.path)

@@ -4,6 +4,7 @@ import contextlib
 import os
 import subprocess
 import tempfile
+import uuid
 from collections.abc import Iterator
 from typing import Any
 from unittest import mock
@@ -53,6 +54,31 @@ class FailuresTest(RealHost, cases._FakeDriverBackendTestCase, test.TestCase):
         cached = os.listdir(node.images.directory) if os.path.isdir(node.images.directory) else []
         self.assertEqual([], [name for name in cached if name.endswith(".part")])
         self.assertEqual(plugged, unplugged.called)
+
+    def test_files_that_another_domain_uses_stay(self) -> None:
+        """virt-clone puts the copy beside the original."""
+        self.spawn()
+        node = self.driver.node
+        directory = node.layout(self.instance).directory
+        with open(os.path.join(directory, "disk-clone"), "wb") as file:
+            file.truncate(1 << 20)
+        root = node.domain(self.instance).xml(inactive=True)
+        for tag, text in (("name", "clone"), ("uuid", str(uuid.uuid4()))):
+            root.find(tag).text = text
+        for path in ("devices/interface", "sysinfo", "os/smbios"):
+            for element in root.findall(path):
+                element.getparent().remove(element)
+        root.find("devices/disk[@device='disk']/source").set("file", f"{directory}/disk-clone")
+        clone = node.hypervisor.define(root)
+        with mock.patch("kvmdriver.nova.vifs.unplug"):
+            self.driver.destroy(self.context, self.instance, [], destroy_disks=True)
+        self.assertIn("disk-clone", os.listdir(directory))
+        self.assertNotIn("disk", os.listdir(directory))
+        # nova asks again, periodically
+        self.assertFalse(self.instance.cleaned)
+        clone.undefine()
+        self.assertTrue(self.driver.delete_instance_files(self.instance))
+        self.assertFalse(os.path.exists(directory))
 
     def test_image_that_would_read_other_files(self) -> None:
         with tempfile.TemporaryDirectory() as directory:

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 
 from kvmdriver import exception
 from tests.functional.base import FunctionalTest, run
@@ -35,6 +36,28 @@ class CopiesTest(FunctionalTest):
         self.assertEqual({clone.nics[0].mac}, copy.macs())
         self.assertEqual("ran", copy.run("cat /root/proof"))
         self.assertIn(clone.uuid, copy.run("cat /run/seed/meta_data.json"))
+
+    def test_clone_by_virt_clone(self) -> None:
+        """virt-clone puts the copy beside the original, and copies the metadata of the domain."""
+        view = self.create(start=False)
+        disk = view.disks[0].path
+        name, copied = self.name("-clone"), f"{disk}-clone"
+        run("virt-clone", "--original", view.name, "--name", name, "--auto-clone")
+        self.addCleanup(run, "virsh", "undefine", name)
+        self.assertTrue(os.path.exists(copied))
+        # the record in the copied metadata is not the clone's
+        self.assertNotIn(name, [server.name for server in self.api.list_instances()])
+        error = self.refused(exception.InstanceNotFound, self.api.terminate_instance, name)
+        self.assertIn("was not made by kvmdriver", error.message)
+        self.assertTrue(os.path.exists(disk))
+        # what the clone uses stays: its disk, and the config drive of the original
+        kept = self.api.terminate_instance(view.name)
+        drive = os.path.join(os.path.dirname(disk), "disk.config")
+        self.assertEqual({copied, drive}, set(kept))
+        self.assertEqual({"disk-clone", "disk.config"}, set(os.listdir(os.path.dirname(disk))))
+        run("virsh", "start", name)
+        run("virsh", "destroy", name)
+        shutil.rmtree(os.path.dirname(disk))
 
     def _drive(self) -> dict:
         drive = self.request().config_drive
