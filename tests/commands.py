@@ -1,10 +1,14 @@
 """The command blocks of README and guides, each with what its marker says that it needs."""
 
 import dataclasses
+import os
 import pathlib
 import re
 import shlex
-from collections.abc import Iterator
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 
 TOP = pathlib.Path(__file__).parents[1]
 # Words of a marker, ".. needs: WORD", and of one that must give its reason, ".. needs: never: WHY"
@@ -87,3 +91,36 @@ def _marker(lines: list[str], number: int) -> str | None:
         number -= 2  # a marker, an empty line, the paragraph
     found = _MARKER.match(lines[number].strip()) if number >= 0 else None
     return found[1] if found else None
+
+
+def carry_out(
+    blocks: Sequence[Block], directory: str, environment: Mapping[str, str], seconds: float = 300
+) -> str:
+    """Run blocks one after the other in one shell; what they print.
+
+    :param directory: the home directory, where they run.
+    :raises AssertionError: a command fails, or all of them take too long.
+    """
+    script = pathlib.Path(directory) / "script"
+    # the number of a block's line is in the trace of each of its commands
+    parts = [f"PS4='+ {block.place}: '\n{block.text}" for block in blocks]
+    script.write_text("set -euxo pipefail\n" + "\n".join(parts))
+    path = f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}"
+    process = subprocess.Popen(
+        ["bash", str(script)],
+        cwd=directory,
+        env={**os.environ, "HOME": directory, "PATH": path, **environment},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        output, _ = process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        output, _ = process.communicate()
+    if process.returncode:
+        raise AssertionError(f"status {process.returncode}: {output[-4000:]}")
+    return output

@@ -98,6 +98,11 @@ class MultihostTest(unittest.TestCase):
         """The same, of a command that prints JSON."""
         return json.loads(self.kvmdriver(*arguments, "-f", "json", host=host))
 
+    def restore(self) -> None:
+        """The first host returns."""
+        self.first.boot()
+        self.first.start_agent()
+
     def assert_nothing_left(self) -> None:
         """No domain, file or QEMU on any host."""
         for host in self.laboratory.hosts:

@@ -12,11 +12,6 @@ from tests.multihost.base import MultihostTest
 class EvacuationTest(MultihostTest):
     hosts = 3
 
-    def restore(self) -> None:
-        """The first host returns."""
-        self.first.boot()
-        self.first.start_agent()
-
     def test_with_shared_storage_nothing_but_memory_is_lost(self) -> None:
         with self.agents(shared=True):
             view = self.create(autostart=True)

@@ -44,8 +44,13 @@ class Paths:
     root: str
 
     @classmethod
+    def standard(cls) -> "Paths":
+        """Where a stack is unless the environment says otherwise."""
+        return cls("/var/tmp/kvmdriver-openstack")
+
+    @classmethod
     def default(cls) -> "Paths":
-        return cls(os.environ.get("KVMDRIVER_OPENSTACK", "/var/tmp/kvmdriver-openstack"))
+        return cls(os.environ.get("KVMDRIVER_OPENSTACK", cls.standard().root))
 
     def etc(self, name: str = "") -> str:
         return os.path.join(self.root, "etc", name)

@@ -45,18 +45,18 @@ class ConsoleTest(StackTest):
             self.assertGreater(share(picture, colour), 0.4, f"{path} is not {colour}")
         wait_for(
             lambda: (
-                f"GUEST: painted {number}" in run("openstack", "console", "log", "show", "web")
+                f"GUEST: painted {number}" in run("openstack", "console", "log", "show", "screen")
             ),
             30,
             "the guest to tell what was typed",
         )
 
     def check_consoles(self) -> None:
-        self.create("web")
+        self.create("screen")
         wait_for(
-            lambda: "login:" in run("openstack", "console", "log", "show", "web"), 60, "the boot"
+            lambda: "login:" in run("openstack", "console", "log", "show", "screen"), 60, "the boot"
         )
-        self.assertIn("made-42", self.use("serial", "web", PAINT, "made-42"))
+        self.assertIn("made-42", self.use("serial", "screen", PAINT, "made-42"))
 
         # where to keep the pictures, e.g. for doc/source/images
         directory = os.environ.get("KVMDRIVER_SCREENSHOTS")
@@ -65,8 +65,8 @@ class ConsoleTest(StackTest):
             self.addCleanup(temporary.cleanup)
             directory = temporary.name
         vnc, spice = (os.path.join(directory, f"{kind}.png") for kind in ("novnc", "spice"))
-        self.use("novnc", "web", "paint 4", "blue", vnc)
+        self.use("novnc", "screen", "paint 4", "blue", vnc)
         self.assert_painted(vnc, "blue", 4)
         # whoever was logged in on the screen still is
-        self.use("spice", "web", "paint 2", "green", spice)
+        self.use("spice", "screen", "paint 2", "green", spice)
         self.assert_painted(spice, "green", 2)
