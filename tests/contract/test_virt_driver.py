@@ -115,7 +115,7 @@ class ContractTest(RealHost, cases._VirtDriverTestCase, test.TestCase):
     def _with_files(self) -> Any:
         """Volumes of nova's kind "fake" become files of 1 MiB."""
 
-        def connect(_node: Any, connection_info: dict[str, Any]) -> None:
+        def connect(_node: Any, connection_info: dict[str, Any], _uuid: str) -> None:
             path = os.path.join(self.root, f"volume-{id(connection_info)}")
             with open(path, "wb") as file:
                 file.truncate(1 << 20)

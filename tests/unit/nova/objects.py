@@ -78,6 +78,7 @@ def node(**libvirt: Any) -> Node:
     hypervisor.host_capabilities.return_value = HOST
     hypervisor.domain_capabilities.side_effect = lambda _kind, machine: capabilities(machine)
     hypervisor.find.return_value = None
+    hypervisor.disk_files.return_value = {}
     hypervisor.version_numbers.return_value = (7002000, 9000000)
     hypervisor.cpu.return_value = HOSTS["emulation"][1]
     conf = configuration(**libvirt)

@@ -21,7 +21,7 @@ class VolumesTest(unittest.TestCase):
         info = {"driver_volume_type": kind, "serial": made.UUID, "data": data}
         with mock.patch(FACTORY) as factory:
             factory.return_value.connect_volume.return_value = {"path": "/dev/sdx"}
-            volumes.connect(self.node, info)
+            volumes.connect(self.node, info, made.UUID)
         return factory, info
 
     def model(self, info: dict[str, Any]) -> Any:
@@ -49,7 +49,8 @@ class VolumesTest(unittest.TestCase):
 
     def test_nfs(self) -> None:
         factory, info = self.connect("nfs", export="host:/x", name="volume-1", format="qcow2")
-        self.assertIn("nfs_mount_point_base", factory.call_args.kwargs)
+        base = factory.call_args.kwargs["conn"]["mount_point_base"]
+        self.assertEqual(self.node.conf.libvirt.nfs_mount_point_base, base)
         disk = self.model(info)
         self.assertEqual(("file", "qcow2"), (disk.volume.type, disk.volume.format))
 
