@@ -30,6 +30,7 @@ from kvmdriver.nova import (
     snapshot,
     startup,
     vifs,
+    volume_snapshots,
     volumes,
 )
 from kvmdriver.nova.capabilities import CAPABILITIES, of_host
@@ -365,6 +366,16 @@ class NovaDriver(Moves):
         self, context: Any, connection_info: Any, instance: Any, requested_size: int
     ) -> None:
         attach.extend_volume(self.node, connection_info, instance, requested_size)
+
+    def volume_snapshot_create(
+        self, context: Any, instance: Any, volume_id: str, create_info: Any
+    ) -> None:
+        volume_snapshots.refuse_create(context, instance, volume_id, create_info)
+
+    def volume_snapshot_delete(
+        self, context: Any, instance: Any, volume_id: str, snapshot_id: str, delete_info: Any
+    ) -> None:
+        volume_snapshots.refuse_delete(context, instance, volume_id, snapshot_id)
 
     # Shares: a server that has one is refused by name where it is started
 

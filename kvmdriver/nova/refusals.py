@@ -147,6 +147,17 @@ def second_server(volume_id: str, other: str) -> exception.Unsupported:
     )
 
 
+def assisted_snapshot(verb: str, volume_id: str, server: str) -> exception.Unsupported:
+    """The refusal to make or remove a snapshot that Cinder needs the hypervisor for."""
+    return exception.Unsupported(
+        f"kvmdriver does not {verb} snapshots of the volume {volume_id}, a file that QEMU has open",
+        field="volume",
+        value=volume_id,
+        remedy=f"detach the volume, then {verb} the snapshot",
+        instance=server,
+    )
+
+
 def of_suspend(devices: Sequence[str]) -> None:
     """Refuse to suspend a guest with devices of the host: QEMU cannot save their state.
 
