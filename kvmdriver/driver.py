@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from oslo_config import cfg
 
 from kvmdriver import exception
+from kvmdriver.guest.locks import InstanceLocks
 from kvmdriver.host import check
 from kvmdriver.host import cpu as host_cpu
 from kvmdriver.host import platform as host_platform
@@ -57,7 +58,6 @@ from kvmdriver.operations import (
     view,
 )
 from kvmdriver.operations.context import Context
-from kvmdriver.operations.locks import InstanceLocks
 from kvmdriver.progress import Progress, ignore
 from kvmdriver.storage import fetch
 from kvmdriver.storage.image_cache import ImageCache

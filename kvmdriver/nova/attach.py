@@ -12,14 +12,14 @@ from oslo_log import log as logging
 from kvmdriver import exception
 from kvmdriver.definition.disks import disk_element, free_name
 from kvmdriver.definition.nics import nic_element
+from kvmdriver.guest import devices
+from kvmdriver.guest.block_copy import mirrored
+from kvmdriver.guest.undo import undo_on_failure
 from kvmdriver.hypervisor import xml
 from kvmdriver.hypervisor.domain import Domain
 from kvmdriver.nova import block_devices, demands, nics, vifs, volumes
 from kvmdriver.nova.block_devices import Slot
 from kvmdriver.nova.node import Node
-from kvmdriver.operations import attach as operations
-from kvmdriver.operations.snapshot import mirrored
-from kvmdriver.operations.undo import undo_on_failure
 
 LOG = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ def attach_volume(
         undo.add(volumes.disconnect, node, connection_info, instance.uuid)
         disk = volumes.to_model(node, slot)
         live = domain.is_active()
-        operations.ensure_scsi_controller(domain, disk, live)
+        devices.ensure_scsi_controller(domain, disk, live)
         domain.attach(disk_element(disk), live=live, config=True)
 
 
@@ -85,7 +85,7 @@ def detach_volume(
 def _detach(node: Node, domain: Domain, path: str, device: str) -> None:
     """Without a lock: it waits for the guest. nova keeps other changes of the instance away."""
     try:
-        operations.detach_device(
+        devices.detach_device(
             node.hypervisor,
             domain,
             path,

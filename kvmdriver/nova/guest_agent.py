@@ -5,10 +5,10 @@ from nova.objects.image_meta import ImageMeta
 from nova.objects.instance import Instance as NovaInstance
 
 from kvmdriver import exception
+from kvmdriver.guest.agent import agent_connected
 from kvmdriver.hypervisor.domain import Domain
 from kvmdriver.nova import translate
 from kvmdriver.nova.node import Node
-from kvmdriver.operations.view import agent_connected
 
 # Less than [DEFAULT] rpc_response_timeout (60 s), within which nova's API wants its answer.
 AGENT_SECONDS = 30

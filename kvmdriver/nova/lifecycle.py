@@ -15,6 +15,9 @@ from nova.virt import driver as nova_driver
 from oslo_log import log as logging
 
 from kvmdriver import exception
+from kvmdriver.guest.nested import require_movable
+from kvmdriver.guest.power_button import shut_down
+from kvmdriver.guest.undo import undo_on_failure
 from kvmdriver.hypervisor.domain import Domain
 from kvmdriver.nova import (
     block_devices,
@@ -27,9 +30,6 @@ from kvmdriver.nova import (
 )
 from kvmdriver.nova.block_devices import Slot
 from kvmdriver.nova.node import Node
-from kvmdriver.operations import power
-from kvmdriver.operations.nested import require_movable
-from kvmdriver.operations.undo import undo_on_failure
 from kvmdriver.storage.store import remove_entries
 
 LOG = logging.getLogger(__name__)
@@ -263,7 +263,7 @@ def soft_reboot(node: Node, instance: NovaInstance) -> bool:
     if domain.status() != "running":
         return False
     seconds = node.conf.libvirt.wait_soft_reboot_seconds
-    done = power.shut_down(node.hypervisor, domain, seconds, "rebooted", domain.reboot)
+    done = shut_down(node.hypervisor, domain, seconds, "rebooted", domain.reboot)
     node.states.forget()
     return done
 
@@ -346,7 +346,7 @@ def power_off(node: Node, instance: NovaInstance, timeout: int, retry_interval: 
     if domain is None:
         return
     if timeout and domain.status() == "running":
-        power.shut_down(
+        shut_down(
             node.hypervisor,
             domain,
             timeout,

@@ -23,6 +23,11 @@ from kvmdriver import exception
 from kvmdriver.definition.disks import disk_element
 from kvmdriver.definition.migration import replace_hosts_own, with_addresses
 from kvmdriver.definition.nics import nic_element
+from kvmdriver.guest.migration.paused import make_movable
+from kvmdriver.guest.migration.policy import policy_of
+from kvmdriver.guest.migration.result import migration_result
+from kvmdriver.guest.migration.watch import Watch
+from kvmdriver.guest.undo import undo_on_failure
 from kvmdriver.hypervisor import xml
 from kvmdriver.hypervisor.domain import Domain
 from kvmdriver.hypervisor.events import SUSPENDED_FOR_MIGRATION
@@ -42,11 +47,6 @@ from kvmdriver.nova import (
 from kvmdriver.nova.block_devices import Slot
 from kvmdriver.nova.migration_check import local_disk_info
 from kvmdriver.nova.node import Node
-from kvmdriver.operations.migrate.live import migration_result
-from kvmdriver.operations.migrate.offer import policy_of
-from kvmdriver.operations.migrate.paused import make_movable
-from kvmdriver.operations.migrate.watch import Watch
-from kvmdriver.operations.undo import undo_on_failure
 from kvmdriver.progress import ignore
 
 LOG = logging.getLogger(__name__)

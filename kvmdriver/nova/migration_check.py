@@ -17,10 +17,10 @@ from nova.virt import hardware
 from oslo_log import log as logging
 
 from kvmdriver import exception
+from kvmdriver.guest.nested import require_movable
 from kvmdriver.host import certificates
 from kvmdriver.nova import block_devices, demands, disks, resize, translate
 from kvmdriver.nova.node import Node
-from kvmdriver.operations.nested import require_movable
 
 LOG = logging.getLogger(__name__)
 

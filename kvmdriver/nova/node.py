@@ -9,6 +9,8 @@ import nova.privsep.utils
 from oslo_config import cfg
 
 from kvmdriver.definition.platform import Platform
+from kvmdriver.guest.locks import InstanceLocks
+from kvmdriver.guest.migration.table import MigrationTable
 from kvmdriver.host import platform as host_platform
 from kvmdriver.hypervisor.capabilities import DomainCapabilities
 from kvmdriver.hypervisor.connection import Connection
@@ -19,8 +21,6 @@ from kvmdriver.nova import options
 from kvmdriver.nova.shares import Shares
 from kvmdriver.nova.states import PowerStates
 from kvmdriver.nova.volume_users import VolumeUsers
-from kvmdriver.operations.locks import InstanceLocks
-from kvmdriver.operations.migrate.table import MigrationTable
 from kvmdriver.storage.image_cache import ImageCache
 from kvmdriver.storage.qemu_img import QemuImg
 from kvmdriver.storage.store import InstanceStore

@@ -10,12 +10,12 @@ from nova import exception as nova_exception
 from nova.objects.image_meta import ImageMeta
 from nova.objects.instance import Instance as NovaInstance
 
+from kvmdriver.guest.undo import undo_on_failure
 from kvmdriver.hypervisor import xml
 from kvmdriver.model.layout import InstanceLayout
 from kvmdriver.nova import block_devices, definition, demands, disks, lifecycle
 from kvmdriver.nova.image_meta import field
 from kvmdriver.nova.node import Node
-from kvmdriver.operations.undo import undo_on_failure
 
 # Nova's in-tree driver keeps the definition to return to under this name.
 _DEFINITION = "unrescue.xml"

@@ -13,10 +13,10 @@ from nova.objects.instance import Instance as NovaInstance
 from nova.virt import driver as nova_driver
 
 from kvmdriver import exception
+from kvmdriver.guest.undo import undo_on_failure
 from kvmdriver.nova import block_devices, definition, demands, disks, lifecycle, vifs
 from kvmdriver.nova.node import Node
 from kvmdriver.nova.remote import RemoteHost
-from kvmdriver.operations.undo import undo_on_failure
 from kvmdriver.storage.copy import copy_file
 
 _ASIDE = "_resize"

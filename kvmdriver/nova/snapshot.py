@@ -9,11 +9,11 @@ from nova.compute import task_states
 from nova.objects.instance import Instance as NovaInstance
 
 from kvmdriver import exception
+from kvmdriver.guest.block_copy import copy_running
 from kvmdriver.hypervisor.domain import Domain
 from kvmdriver.nova import images, translate
 from kvmdriver.nova.image_meta import field
 from kvmdriver.nova.node import Node
-from kvmdriver.operations.snapshot import copy_running
 
 
 def snapshot(

@@ -7,11 +7,11 @@ from typing import Literal
 from lxml import etree
 
 from kvmdriver import exception
-from kvmdriver.definition.disks import disk_element, scsi_controller, scsi_controller_element
+from kvmdriver.definition.disks import disk_element
 from kvmdriver.definition.nics import nic_element
+from kvmdriver.guest.devices import ask_to_release, detach_device, ensure_scsi_controller
 from kvmdriver.hypervisor import xml
 from kvmdriver.hypervisor.domain import Domain
-from kvmdriver.hypervisor.hypervisor import Hypervisor
 from kvmdriver.hypervisor.record import Record, Task, TaskName
 from kvmdriver.model import Disk, DiskView, Instance, Nic, NicView, Status
 from kvmdriver.model.layout import mac_address
@@ -22,10 +22,6 @@ from kvmdriver.progress import Progress, ignore
 
 _CHANGEABLE: tuple[Status, ...] = ("running", "paused", "blocked", "stopped", "crashed")
 _RESUME = {"suspended": "resume it first: its saved memory knows the devices that it has now"}
-
-# How long a guest has to release a device, and how often it is asked.
-_DETACH_SECONDS = 10
-_DETACH_ATTEMPTS = 3
 
 _HOT_PLUG_BUSES = ("virtio", "scsi", "usb")
 
@@ -125,14 +121,6 @@ def _place(context: Context, instance: Instance, disk: Disk, live: bool) -> Disk
         )
     context.store.require(resolve.space_needed(context, placed))
     return placed
-
-
-def ensure_scsi_controller(domain: Domain, disk: Disk, live: bool) -> None:
-    """Plug in the controller of a SCSI disk where it is missing; libvirt would take another model."""
-    index = scsi_controller(disk)
-    path = f"devices/controller[@type='scsi'][@index='{index}']"
-    if index is not None and _find(domain.xml(), path) is None:
-        domain.attach(scsi_controller_element(index), live=live, config=True)
 
 
 def detach_disk(
@@ -307,7 +295,7 @@ def mend_detach(context: Context, domain: Domain, record: Record, task: Task) ->
     if domain.is_active() and _node_of(domain.xml(), device) is not None:
         # The guest may have been asked, and nobody can take that back: it may release the device at
         # any moment, so it is asked once more and gets its time.
-        _detach_live(context.hypervisor, domain, _path_of(device), _DETACH_SECONDS)
+        ask_to_release(context.hypervisor, domain, _path_of(device))
     return not _agree(domain, device, decide_detach)
 
 
@@ -354,64 +342,6 @@ def _node_of(root: etree._Element, device: Disk | Nic) -> etree._Element | None:
         if xml.attribute(node, "target", "dev") == device.name:
             return node if xml.attribute(node, "source", "file") == path else None
     return None
-
-
-def detach_device(
-    hypervisor: Hypervisor,
-    domain: Domain,
-    path: str,
-    what: str,
-    *,
-    attempts: int = _DETACH_ATTEMPTS,
-    seconds: float = _DETACH_SECONDS,
-) -> None:
-    """Take a device out of the running and of the persistent definition, each on its own.
-
-    :param path: where it is in the domain's XML.
-    :raises kvmdriver.exception.OperationTimeout: the guest keeps it, ``attempts`` times asked and
-        given ``seconds`` each time.
-    """
-    if domain.is_active():
-        for _attempt in range(attempts):
-            if _detach_live(hypervisor, domain, path, seconds):
-                break
-        else:
-            raise exception.OperationTimeout(
-                f"the guest does not release {what}",
-                instance=domain.name,
-                remedy="unmount it inside the guest and try again, or stop the instance first",
-            )
-    persistent = _find(domain.xml(inactive=True), path)
-    if persistent is not None:
-        domain.detach(persistent, live=False, config=True)
-
-
-def _detach_live(hypervisor: Hypervisor, domain: Domain, path: str, seconds: float) -> bool:
-    node = _find(domain.xml(), path)
-    if node is None:
-        return True
-    alias = _alias(node)
-    kinds = ("device-removed", "device-removal-failed")
-    with hypervisor.events.expect(domain.uuid, *kinds, detail=alias) as gone:
-        try:
-            domain.detach_alias(alias)
-        except exception.DeviceNotFound:
-            return True
-        event = gone.wait(seconds)
-    if event is not None:
-        return event.kind == "device-removed"
-    return _find(domain.xml(), path) is None
-
-
-def _find(root: etree._Element, path: str) -> etree._Element | None:
-    """The first match of an XPath expression (lxml's ``find`` knows no nested predicates)."""
-    found = root.xpath(path)
-    return found[0] if isinstance(found, list) and found else None  # type: ignore[return-value]
-
-
-def _alias(node: etree._Element) -> str:
-    alias = node.find("alias")
-    return alias.get("name", "") if alias is not None else ""
 
 
 def _disk_view(disk: Disk) -> DiskView:

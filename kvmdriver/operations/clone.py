@@ -4,12 +4,13 @@ import os
 
 from kvmdriver import exception
 from kvmdriver.definition.build import domain_xml
+from kvmdriver.guest import console
 from kvmdriver.hypervisor.domain import Domain
 from kvmdriver.hypervisor.record import Record, Task, TaskName
 from kvmdriver.model import Disk, Instance, InstanceView
 from kvmdriver.model.config_drive import hostname_from
 from kvmdriver.model.layout import mac_address
-from kvmdriver.operations import console, spawn, view
+from kvmdriver.operations import spawn, view
 from kvmdriver.operations.context import Context, require_status
 from kvmdriver.progress import Progress, ignore
 from kvmdriver.storage import config_drive

@@ -12,6 +12,8 @@ from oslo_config import cfg
 
 from kvmdriver import exception
 from kvmdriver.definition.platform import Platform
+from kvmdriver.guest.locks import InstanceLocks
+from kvmdriver.guest.migration.table import MigrationTable
 from kvmdriver.host.osinfo import OsDatabase
 from kvmdriver.hypervisor import xml
 from kvmdriver.hypervisor.domain import Domain
@@ -21,9 +23,7 @@ from kvmdriver.hypervisor.record import RUNNING, Record, Task, TaskName
 from kvmdriver.model import Instance, Status
 from kvmdriver.model.evacuation import Description
 from kvmdriver.operations.cancel import Cancellations
-from kvmdriver.operations.locks import InstanceLocks
 from kvmdriver.operations.migrate.arrivals import Arrivals
-from kvmdriver.operations.migrate.table import MigrationTable
 from kvmdriver.operations.relays import Relays
 from kvmdriver.storage import description as descriptions
 from kvmdriver.storage.copy import remove_file, write_error

@@ -12,6 +12,8 @@ import os
 from oslo_utils import uuidutils
 
 from kvmdriver import exception
+from kvmdriver.guest import console
+from kvmdriver.guest.undo import undo_on_failure
 from kvmdriver.hypervisor import xml
 from kvmdriver.hypervisor.domain import Domain
 from kvmdriver.hypervisor.record import Record, Task, TaskName
@@ -19,14 +21,13 @@ from kvmdriver.model import Disk, Instance, InstanceView, MigrationOffer, Moving
 from kvmdriver.model.base import is_uuid
 from kvmdriver.model.evacuation import Description, LeftInstance
 from kvmdriver.neighbour import Neighbour, Neighbours
-from kvmdriver.operations import console, destroy, spawn, view
+from kvmdriver.operations import destroy, spawn, view
 from kvmdriver.operations.context import Context
 from kvmdriver.operations.migrate.check import check_destination, refuse
 from kvmdriver.operations.migrate.offer import check_shared, problem_of
 from kvmdriver.operations.migrate.placement import placed
 from kvmdriver.operations.migrate.prepare import definition, forget, parse_definition
 from kvmdriver.operations.migrate.settle import point_to_images
-from kvmdriver.operations.undo import undo_on_failure
 from kvmdriver.progress import Progress, ignore
 from kvmdriver.storage import description as descriptions
 

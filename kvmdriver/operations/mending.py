@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from lxml import etree
 from oslo_utils import uuidutils
 
+from kvmdriver.guest.block_copy import end_copies
 from kvmdriver.hypervisor import xml
 from kvmdriver.hypervisor.domain import Domain
 from kvmdriver.hypervisor.record import RUNNING, Owner, Record, Task, TaskName
@@ -76,7 +77,7 @@ def mender(task: Task) -> Callable[[Context, Domain, Record, Task], bool]:
 
 
 def _not_done(_context: Context, domain: Domain, _record: Record, _task: Task) -> bool:
-    snapshot.end_copies(domain)
+    end_copies(domain)
     return False
 
 

@@ -6,12 +6,12 @@ from lxml import etree
 
 from kvmdriver import exception
 from kvmdriver.definition.memory import dimm
+from kvmdriver.guest.agent import agent_connected
 from kvmdriver.hypervisor.domain import Domain
 from kvmdriver.hypervisor.record import Record, Task, TaskName
 from kvmdriver.model import DIMM_MIB, Memory, Status, Vcpus
 from kvmdriver.operations.context import Context, require_status
 from kvmdriver.operations.resolve import check_memory
-from kvmdriver.operations.view import agent_connected
 
 _CHANGEABLE: tuple[Status, ...] = ("running", "paused", "stopped", "crashed")
 _RESUME = {"suspended": "resume it first: its saved memory has the size that it has now"}

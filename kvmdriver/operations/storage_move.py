@@ -4,12 +4,13 @@ import os
 
 from kvmdriver import exception
 from kvmdriver.definition.disks import copy_target
+from kvmdriver.guest.block_copy import end_copies, mirrored
 from kvmdriver.hypervisor import xml
 from kvmdriver.hypervisor.domain import Domain
 from kvmdriver.hypervisor.record import Record, Task, TaskName
 from kvmdriver.model import Disk, DiskView, Instance
 from kvmdriver.operations.context import Context, require_status
-from kvmdriver.operations.snapshot import choose_disk, end_copies, mirrored
+from kvmdriver.operations.snapshot import choose_disk
 from kvmdriver.progress import Progress, ignore
 from kvmdriver.storage import private
 

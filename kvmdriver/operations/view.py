@@ -8,6 +8,7 @@ from typing import Any
 from lxml import etree
 
 from kvmdriver import exception
+from kvmdriver.guest.agent import agent_connected
 from kvmdriver.host.memory import total_and_available_mib
 from kvmdriver.hypervisor import hypervisor as libvirt_host
 from kvmdriver.hypervisor.domain import Domain
@@ -170,13 +171,6 @@ def _nic_view(node: etree._Element) -> NicView:
         source=attribute("source", "network", "bridge"),
         model=attribute("model", "type"),
         tap=attribute("target", "dev"),
-    )
-
-
-def agent_connected(root: etree._Element) -> bool:
-    """Whether the guest agent has opened its channel, from a running domain's XML."""
-    return bool(
-        root.xpath("devices/channel/target[@name='org.qemu.guest_agent.0'][@state='connected']")
     )
 
 

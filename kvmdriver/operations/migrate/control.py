@@ -1,12 +1,12 @@
 """Looking at migrations, and steering those that run."""
 
 from kvmdriver import exception
+from kvmdriver.guest.migration.table import Wishes
 from kvmdriver.model import MigrationOptions, MigrationView
 from kvmdriver.operations.context import Context
 from kvmdriver.operations.migrate.check import INCOMING
 from kvmdriver.operations.migrate.prepare import remove_incoming
 from kvmdriver.operations.migrate.settle import finish_incoming
-from kvmdriver.operations.migrate.table import Wishes
 
 
 def list_migrations(context: Context) -> list[MigrationView]:

@@ -8,8 +8,13 @@ from collections.abc import Iterator
 
 from kvmdriver import exception
 from kvmdriver.definition.migration import live_definition
+from kvmdriver.guest.migration.converge import predict
+from kvmdriver.guest.migration.paused import make_movable
+from kvmdriver.guest.migration.policy import policy_of
+from kvmdriver.guest.migration.result import migration_result
+from kvmdriver.guest.migration.table import Wishes
+from kvmdriver.guest.migration.watch import Watch
 from kvmdriver.hypervisor import xml
-from kvmdriver.hypervisor.connection import PendingCall
 from kvmdriver.hypervisor.domain import Domain
 from kvmdriver.hypervisor.events import SUSPENDED_FOR_MIGRATION
 from kvmdriver.hypervisor.migration import MigrationSettings
@@ -32,12 +37,8 @@ from kvmdriver.operations.context import Context
 from kvmdriver.operations.migrate import encryption
 from kvmdriver.operations.migrate import offer as offers
 from kvmdriver.operations.migrate.check import OUTGOING, refuse
-from kvmdriver.operations.migrate.converge import predict
-from kvmdriver.operations.migrate.paused import make_movable
 from kvmdriver.operations.migrate.reach import unreachable
 from kvmdriver.operations.migrate.settle import send_file, settle
-from kvmdriver.operations.migrate.table import Wishes
-from kvmdriver.operations.migrate.watch import Watch
 from kvmdriver.progress import Progress, ignore
 from kvmdriver.storage.copy import remove_file
 
@@ -201,7 +202,7 @@ def begin(
         with _marker(context, offer):
             answer = neighbour.check(offer)
         copied = 0 if answer.shared else sum(disk.size for disk in offer.disks)
-        policy = offers.policy_of(
+        policy = policy_of(
             context.conf.kvm_migration, options, _memory_mib(record.instance), copied
         )
         problems += _after_answer(context, record.instance, kind, answer)
@@ -291,20 +292,6 @@ def _run(move: Move, plan: MigrationPlan, progress: Progress) -> None:
         watch.look()
         watch.end_if_stuck()
     migration_result(pending)
-
-
-def migration_result(pending: PendingCall) -> None:
-    """:raises kvmdriver.exception.KVMDriverError: libvirt could not move the guest."""
-    try:
-        pending.result()
-    except exception.HypervisorUnavailable:
-        raise
-    except exception.MigrationAborted:
-        raise
-    except exception.KVMDriverError as error:
-        raise exception.MigrationFailed(
-            error.message, instance=error.instance, remedy=error.remedy
-        ) from error
 
 
 def _memory_mib(instance: Instance) -> int:

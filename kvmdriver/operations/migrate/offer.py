@@ -3,10 +3,10 @@
 import os
 
 from lxml import etree
-from oslo_config import cfg
 from oslo_utils import uuidutils
 
 from kvmdriver import exception
+from kvmdriver.guest import console, nested
 from kvmdriver.hypervisor import xml
 from kvmdriver.hypervisor.capabilities import cpu_set
 from kvmdriver.hypervisor.domain import Domain
@@ -16,13 +16,12 @@ from kvmdriver.model import (
     Instance,
     MigrationOffer,
     MigrationOptions,
-    MigrationPolicy,
     MovingDisk,
     MovingFile,
     Problem,
 )
 from kvmdriver.model.migration import MigrationKind
-from kvmdriver.operations import console, cpu, nested
+from kvmdriver.operations import cpu
 from kvmdriver.operations.context import Context
 from kvmdriver.operations.migrate.terms import marker_of
 from kvmdriver.operations.storage_move import outside_disks
@@ -32,38 +31,6 @@ _GIB = 1024**3
 _ACTIVE = ("running", "paused")
 # Files of an instance besides its disks that a definition refers to.
 _FILES = ("disk.config", "kernel", "ramdisk")
-
-
-def policy_of(
-    conf: cfg.ConfigOpts, options: MigrationOptions, memory_mib: int, disk_bytes: int = 0
-) -> MigrationPolicy:
-    """What one migration may do, from the configuration and its own options.
-
-    :param conf: the group [kvm_migration].
-    :param disk_bytes: size of the disks that are copied.
-    :raises kvmdriver.exception.InvalidRequest: the options contradict each other.
-    """
-
-    def chosen(name: str) -> object:
-        value = getattr(options, name)
-        return getattr(conf, name) if value is None else value
-
-    downtime = int(str(chosen("downtime")))
-    configured = max(downtime, conf.max_downtime)
-    per_gib = int(str(chosen("completion_timeout")))
-    amount = memory_mib * 1024**2 + disk_bytes
-    return MigrationPolicy.parse(
-        {
-            "bandwidth": chosen("bandwidth"),
-            "downtime": downtime,
-            "max_downtime": configured if options.max_downtime is None else options.max_downtime,
-            "downtime_steps": conf.downtime_steps,
-            "auto_converge": chosen("auto_converge"),
-            "post_copy": chosen("post_copy"),
-            "timeout": per_gib * max(2.0, amount / _GIB) if per_gib else None,
-            "timeout_action": chosen("timeout_action"),
-        }
-    )
 
 
 def make_offer(

@@ -8,6 +8,7 @@ from lxml import etree
 from kvmdriver import exception
 from kvmdriver.definition.build import domain_xml
 from kvmdriver.definition.migration import foreign_devices, with_addresses
+from kvmdriver.guest.undo import undo_on_failure
 from kvmdriver.host import platform as host_platform
 from kvmdriver.hypervisor import xml
 from kvmdriver.hypervisor.domain import Domain
@@ -38,7 +39,6 @@ from kvmdriver.operations.migrate.placement import (
     shared_images,
     wanted_files,
 )
-from kvmdriver.operations.undo import undo_on_failure
 from kvmdriver.storage import private, stream
 from kvmdriver.storage.copy import remove_file
 from kvmdriver.storage.stream import ExpectedFile, Receiver

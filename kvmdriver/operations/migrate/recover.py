@@ -5,13 +5,14 @@ import threading
 import time
 
 from kvmdriver import exception
+from kvmdriver.guest.migration.policy import policy_of
+from kvmdriver.guest.migration.watch import Watch
 from kvmdriver.hypervisor.domain import Domain
 from kvmdriver.hypervisor.record import Record
 from kvmdriver.model import Migration, MigrationOptions, MigrationView
 from kvmdriver.neighbour import Neighbours
 from kvmdriver.operations.context import Context
 from kvmdriver.operations.migrate.check import OUTGOING
-from kvmdriver.operations.migrate.offer import policy_of
 from kvmdriver.operations.migrate.settle import (
     destination_state,
     finish_incoming,
@@ -19,7 +20,6 @@ from kvmdriver.operations.migrate.settle import (
     roll_back_incoming,
     settle,
 )
-from kvmdriver.operations.migrate.watch import Watch
 from kvmdriver.progress import ignore
 
 LOG = logging.getLogger(__name__)

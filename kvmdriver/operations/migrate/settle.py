@@ -10,16 +10,16 @@ import tempfile
 import time
 
 from kvmdriver import exception
+from kvmdriver.guest import console
+from kvmdriver.guest.migration.verdict import GRACE, Verdict, decide
 from kvmdriver.hypervisor.domain import Domain
 from kvmdriver.hypervisor.migration import JobProgress, Presence
 from kvmdriver.hypervisor.record import Record
 from kvmdriver.model import FileReceiver, Instance, Migration, MigrationView
 from kvmdriver.model.migration import DestinationState
 from kvmdriver.neighbour import Neighbour
-from kvmdriver.operations import console
 from kvmdriver.operations.context import Context
 from kvmdriver.operations.migrate.check import INCOMING, OUTGOING
-from kvmdriver.operations.migrate.outcome import GRACE, Verdict, decide
 from kvmdriver.operations.migrate.prepare import (
     CONSOLE_LOG,
     LOG_BYTES,

@@ -54,7 +54,9 @@ class ConsoleTest(StackTest):
     def check_consoles(self) -> None:
         self.create("screen")
         wait_for(
-            lambda: "login:" in run("openstack", "console", "log", "show", "screen"), 60, "the boot"
+            lambda: "login:" in run("openstack", "console", "log", "show", "screen"),
+            60,
+            "the boot",
         )
         self.assertIn("made-42", self.use("serial", "screen", PAINT, "made-42"))
 

@@ -6,10 +6,10 @@ from typing import Any
 from unittest import mock
 
 from kvmdriver import exception
+from kvmdriver.guest.locks import InstanceLocks
 from kvmdriver.hypervisor.record import Owner, Record, Task
 from kvmdriver.model import Instance, Migration
 from kvmdriver.operations import evacuate
-from kvmdriver.operations.locks import InstanceLocks
 
 UUID = "0a1b2c3d-0000-4000-8000-000000000001"
 OTHER = "0a1b2c3d-0000-4000-8000-000000000002"

@@ -5,10 +5,10 @@ import unittest
 from typing import Any
 from unittest import mock
 
+from kvmdriver.guest.locks import InstanceLocks
 from kvmdriver.hypervisor.record import Record, Task, TaskName
 from kvmdriver.model import Instance
 from kvmdriver.operations import reconcile
-from kvmdriver.operations.locks import InstanceLocks
 
 UUID = "0a1b2c3d-0000-4000-8000-000000000001"
 

@@ -2,7 +2,7 @@ import threading
 import unittest
 
 from kvmdriver import exception
-from kvmdriver.operations.locks import InstanceLocks
+from kvmdriver.guest.locks import InstanceLocks
 
 
 class LocksTest(unittest.TestCase):

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kvmdriver.guest.migration.converge import Convergence, Decision, Sample, predict
 from kvmdriver.model import MigrationPolicy
-from kvmdriver.operations.migrate.converge import Convergence, Decision, Sample, predict
 
 
 def precopy(

@@ -3,8 +3,8 @@
 import unittest
 from unittest import mock
 
+from kvmdriver.guest.migration import table
 from kvmdriver.model import MigrationPolicy, MigrationView
-from kvmdriver.operations.migrate import table
 
 VIEW = MigrationView(
     id="m1",

@@ -4,9 +4,9 @@ import itertools
 import typing
 import unittest
 
+from kvmdriver.guest.migration.verdict import GRACE, decide
 from kvmdriver.hypervisor.migration import Presence
 from kvmdriver.model.migration import DestinationState
-from kvmdriver.operations.migrate.outcome import GRACE, decide
 
 HERE: tuple[Presence, ...] = typing.get_args(Presence)
 THERE: tuple[DestinationState, ...] = typing.get_args(DestinationState)

@@ -6,11 +6,11 @@ import logging
 import time
 
 from kvmdriver import exception
+from kvmdriver.guest.migration.converge import Convergence, Decision, Sample
+from kvmdriver.guest.migration.table import MigrationTable, Wishes
 from kvmdriver.hypervisor.domain import Domain
 from kvmdriver.hypervisor.migration import JobProgress
 from kvmdriver.model import MigrationView
-from kvmdriver.operations.migrate.converge import Convergence, Decision, Sample
-from kvmdriver.operations.migrate.table import MigrationTable, Wishes
 from kvmdriver.progress import Progress
 
 LOG = logging.getLogger(__name__)

@@ -4,7 +4,7 @@ import unittest
 from unittest import mock
 
 from kvmdriver import exception
-from kvmdriver.operations.migrate import watch
+from kvmdriver.guest.migration import watch
 
 
 class StuckTest(unittest.TestCase):

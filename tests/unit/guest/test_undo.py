@@ -1,6 +1,6 @@
 import unittest
 
-from kvmdriver.operations.undo import undo_on_failure
+from kvmdriver.guest.undo import undo_on_failure
 
 
 class UndoTest(unittest.TestCase):
@@ -21,7 +21,7 @@ class UndoTest(unittest.TestCase):
     def test_a_step_that_fails_does_not_stop_the_others(self) -> None:
         steps: list[int] = []
         with (
-            self.assertLogs("kvmdriver.operations.undo", "ERROR"),
+            self.assertLogs("kvmdriver.guest.undo", "ERROR"),
             self.assertRaisesRegex(RuntimeError, "the first"),
             undo_on_failure() as undo,
         ):

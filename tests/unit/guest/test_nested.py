@@ -6,8 +6,8 @@ from unittest import mock
 from oslo_privsep.daemon import FailedToDropPrivileges
 
 from kvmdriver import exception, privsep
+from kvmdriver.guest.nested import require_movable
 from kvmdriver.hypervisor import xml
-from kvmdriver.operations.nested import require_movable
 
 
 class RequireMovableTest(unittest.TestCase):
@@ -16,7 +16,7 @@ class RequireMovableTest(unittest.TestCase):
         self.domain.name = "web"
         self.domain.xml.return_value = xml.parse("<domain type='kvm'/>")
         self.conf = mock.Mock()
-        host = mock.patch("kvmdriver.operations.nested.NestedHost").start()
+        host = mock.patch("kvmdriver.guest.nested.NestedHost").start()
         self.addCleanup(mock.patch.stopall)
         host.return_value.view.return_value = mock.Mock(nested=True, vendor="AMD", kernel="6.1.0")
 
@@ -35,6 +35,6 @@ class RequireMovableTest(unittest.TestCase):
 
     def test_no_privileged_process(self) -> None:
         """The operator is told; the policy for guests that cannot be looked into decides."""
-        with self.assertLogs("kvmdriver.operations.nested", "WARNING") as logs:
+        with self.assertLogs("kvmdriver.guest.nested", "WARNING") as logs:
             self.check("warn", side_effect=FailedToDropPrivileges("failed to start"))
         self.assertIn("kvmdriver.filters", logs.output[0])

@@ -1,0 +1,1 @@
+"""The live migration of one guest, seen from its source."""
