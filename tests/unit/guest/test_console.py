@@ -6,8 +6,8 @@ from unittest import mock
 from oslo_privsep.daemon import FailedToDropPrivileges
 
 from kvmdriver import exception, privsep
+from kvmdriver.guest import console
 from kvmdriver.model.layout import InstanceLayout
-from kvmdriver.operations import console
 
 LAYOUT = InstanceLayout("/instances", "0a1b2c3d-0000-4000-8000-000000000001")
 
