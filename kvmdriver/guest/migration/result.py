@@ -5,12 +5,15 @@ from kvmdriver.hypervisor.connection import PendingCall
 
 
 def migration_result(pending: PendingCall) -> None:
-    """:raises kvmdriver.exception.KVMDriverError: libvirt could not move the guest."""
+    """Raise what libvirt says of a migration that has ended, nothing if it succeeded.
+
+    :raises kvmdriver.exception.MigrationAborted: somebody has aborted it.
+    :raises kvmdriver.exception.HypervisorUnavailable: libvirtd went away; the guest may be anywhere.
+    :raises kvmdriver.exception.MigrationFailed: libvirt could not move the guest.
+    """
     try:
         pending.result()
-    except exception.HypervisorUnavailable:
-        raise
-    except exception.MigrationAborted:
+    except (exception.HypervisorUnavailable, exception.MigrationAborted):
         raise
     except exception.KVMDriverError as error:
         raise exception.MigrationFailed(

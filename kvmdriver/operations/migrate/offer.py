@@ -27,7 +27,6 @@ from kvmdriver.operations.migrate.terms import marker_of
 from kvmdriver.operations.storage_move import outside_disks
 from kvmdriver.storage import inspect
 
-_GIB = 1024**3
 _ACTIVE = ("running", "paused")
 # Files of an instance besides its disks that a definition refers to.
 _FILES = ("disk.config", "kernel", "ramdisk")
