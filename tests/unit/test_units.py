@@ -1,4 +1,4 @@
-"""The units of systemd and the other files of ``packaging``, looked at by the programs that read them."""
+"""The units of systemd and the other files of packages, looked at by the programs that read them."""
 
 import os
 import pathlib
@@ -10,6 +10,7 @@ import unittest
 
 TOP = pathlib.Path(__file__).parents[2]
 PACKAGING = TOP / "packaging"
+SCRIPTS = TOP / "debian"
 SERVICES = ("kvmdriver-agent.service", "kvmdriver-privsep@.service")
 
 
@@ -79,3 +80,55 @@ class UnitsTest(unittest.TestCase):
     def test_sudoers(self) -> None:
         done = run("/usr/sbin/visudo", "-c", "-f", str(PACKAGING / "sudoers"))
         self.assertEqual(0, done.returncode, done.stdout)
+
+
+class MaintainerScriptsTest(unittest.TestCase):
+    """What dpkg runs, in a directory in place of the system."""
+
+    def setUp(self) -> None:
+        directory = tempfile.TemporaryDirectory()
+        self.addCleanup(directory.cleanup)
+        self.root = pathlib.Path(directory.name)
+        for name in (
+            "etc/kvmdriver", "var/lib/kvmdriver/instances", "var/lib/kvmdriver/images",
+            "var/lib/kvmdriver/.cache/python-entrypoints", "var/log/kvmdriver",
+        ):  # fmt: skip
+            (self.root / name).mkdir(parents=True)
+
+    def run_script(self, name: str, word: str) -> str:
+        """Run a script as dpkg does."""
+        script = self.root / name
+        text = (SCRIPTS / name).read_text().replace("chgrp kvmdriver", "chgrp 0")
+        script.write_text(re.sub(r"/(etc|var)/", rf"{self.root}/\1/", text))
+        done = run("sh", str(script), word)
+        self.assertEqual(0, done.returncode, done.stdout)
+        return done.stdout
+
+    @unittest.skipUnless(os.geteuid() == 0, "only root gives a file to another group")
+    def test_the_password_is_protected(self) -> None:
+        path = self.root / "etc/kvmdriver/kvmdriver.conf"
+        path.touch(0o644)
+        self.run_script("kvmdriver.postinst", "configure")
+        self.assertEqual(0o640, path.stat().st_mode & 0o777)
+
+    def test_a_configuration_that_the_operator_has_removed(self) -> None:
+        self.run_script("kvmdriver.postinst", "configure")
+
+    def test_remove_takes_nothing(self) -> None:
+        before = sorted(self.root.rglob("*"))
+        self.assertEqual("", self.run_script("kvmdriver.postrm", "remove"))
+        (self.root / "kvmdriver.postrm").unlink()
+        self.assertEqual(before, sorted(self.root.rglob("*")))
+
+    def test_purge_leaves_disks(self) -> None:
+        disk = self.root / "var/lib/kvmdriver/instances/0/disk"
+        disk.parent.mkdir()
+        disk.touch()
+        self.assertIn("stays", self.run_script("kvmdriver.postrm", "purge"))
+        self.assertTrue(disk.exists())
+        self.assertEqual([], os.listdir(self.root / "var/log"))
+        self.assertEqual(["instances"], os.listdir(self.root / "var/lib/kvmdriver"))
+
+    def test_purge_leaves_nothing_where_nothing_is(self) -> None:
+        self.assertEqual("", self.run_script("kvmdriver.postrm", "purge"))
+        self.assertFalse((self.root / "var/lib/kvmdriver").exists())
