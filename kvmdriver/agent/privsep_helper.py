@@ -5,6 +5,7 @@ end with a traceback, and its unit as failed, whenever the agent ends.
 """
 
 import os
+import sys
 import warnings
 
 # oslo.privsep still loads eventlet where it is installed, which complains aloud
@@ -12,9 +13,15 @@ warnings.filterwarnings("ignore", message=r"\s*Eventlet is deprecated")
 
 from oslo_privsep import daemon  # noqa: E402
 
+# The configuration is the agent's, and so is the log that it names: the helper's unit cannot write to
+# it, and root would make files there that the agent cannot write to. What the helper says goes to the
+# agent, and to standard error before it has connected. An option counts for more than a file before it.
+_NO_FILES = ("--log-file=", "--log-dir=", "--log-config-append=")
+
 
 def main() -> None:
-    """Serve the caller as ``privsep-helper`` does, with the same arguments."""
+    """Serve the caller as ``privsep-helper`` does, with the same arguments, and open no log."""
+    sys.argv += _NO_FILES
     process = os.getpid()
     try:
         daemon.helper_main()

@@ -129,10 +129,11 @@ class HelperTest(unittest.TestCase):
         self.directory = pathlib.Path(directory.name)
         self.path = str(self.directory / "privsep.sock")
         self.config = self.directory / "kvmdriver.conf"
+        self.logging = ""
 
     def serve(self, *, debug: bool, reads: bool, context: str = CONTEXT) -> tuple[int, str]:
         """The status and the words of a helper whose caller asks one thing and goes."""
-        self.config.write_text(f"[DEFAULT]\ndebug = {debug}\n")
+        self.config.write_text(f"[DEFAULT]\ndebug = {debug}\n{self.logging}\n")
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(self.path)
             listener.listen()
@@ -167,6 +168,19 @@ class HelperTest(unittest.TestCase):
             for reads in (True, False):
                 with self.subTest(debug=debug, reads=reads):
                     self.assertEqual((0, ""), self.serve(debug=debug, reads=reads))
+
+    @unittest.skipUnless(os.geteuid() == 0, "only root has capabilities to keep")
+    def test_it_opens_no_log_of_the_agent(self) -> None:
+        log = self.directory / "agent.log"
+        for options in (
+            f"log_file = {log}",
+            f"log_file = agent.log\nlog_dir = {self.directory}",
+            f"log_config_append = {self.directory}/none",
+        ):
+            self.logging = options
+            with self.subTest(options):
+                self.assertEqual((0, ""), self.serve(debug=True, reads=True))
+                self.assertFalse(log.exists())
 
     def test_other_errors_are_told(self) -> None:
         done = subprocess.run(
