@@ -41,4 +41,6 @@ class VolumeSnapshotsTest(unittest.TestCase):
 
     def test_cinder_is_away(self) -> None:
         self.tell.side_effect = nova_exception.CinderConnectionFailed(reason="refused")
-        self.assertIn(VOLUME, self.create())
+        with self.assertLogs("kvmdriver.nova.volume_snapshots", "ERROR") as logs:
+            self.assertIn(VOLUME, self.create())
+        self.assertIn(SNAPSHOT, logs.output[0])
