@@ -22,14 +22,21 @@ def find(context: Context, known: set[str]) -> list[Orphan]:
     """Directories of no instance of this libvirt, of another host, or of a QEMU that runs.
 
     Another libvirt, or an embedded hypervisor, may have guests with the same instances_path: the
-    directory of one of those is never called superfluous.
+    directory of one of those is never called superfluous. Neither is one with a disk of a clone that
+    virt-clone has made, after the original was deleted.
 
     :param known: UUIDs of the instances that libvirt knows.
     """
-    return [
-        Orphan(path, _advice(path))
+    found = [
+        path
         for path in context.store.orphans(known, context.host)
         if not in_use(path) and not _changes(context, path)
+    ]
+    named = context.hypervisor.used_by_others("", context.store.root) if found else {}
+    return [
+        Orphan(path, _advice(path))
+        for path in found
+        if not any(name.startswith(path + os.sep) for name in named)
     ]
 
 

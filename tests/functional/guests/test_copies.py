@@ -55,6 +55,7 @@ class CopiesTest(FunctionalTest):
         drive = os.path.join(os.path.dirname(disk), "disk.config")
         self.assertEqual({copied, drive}, set(kept))
         self.assertEqual({"disk-clone", "disk.config"}, set(os.listdir(os.path.dirname(disk))))
+        self.assertNotIn(os.path.dirname(disk), self.api.get_host().orphans)
         run("virsh", "start", name)
         run("virsh", "destroy", name)
         shutil.rmtree(os.path.dirname(disk))

@@ -24,6 +24,7 @@ class OrphansTest(unittest.TestCase):
         self.addCleanup(directory.cleanup)
         self.hypervisor = mock.Mock()
         self.hypervisor.find.return_value = None
+        self.hypervisor.used_by_others.return_value = {}
         self.context = types.SimpleNamespace(
             store=InstanceStore(directory.name), host="kvm1", hypervisor=self.hypervisor
         )
@@ -58,6 +59,12 @@ class OrphansTest(unittest.TestCase):
         with open(self.disk, "rb") as disk:
             fcntl.fcntl(disk, fcntl.F_OFD_SETLK, lock)
             self.assertEqual([], self.find())
+        self.assertEqual(1, len(self.find()))
+
+    def test_what_a_stopped_clone_names_is_no_orphan(self) -> None:
+        self.hypervisor.used_by_others.return_value = {self.disk: "clone"}
+        self.assertEqual([], self.find())
+        self.hypervisor.used_by_others.return_value = {f"{self.directory}-of-others/disk": "clone"}
         self.assertEqual(1, len(self.find()))
 
     def test_a_named_host_is_told_and_nothing_is_to_be_removed(self) -> None:
