@@ -1,6 +1,6 @@
 """KVMDriver: everything that this driver does, one line for each operation.
 
-Both front doors use it: the adapter for Nova, and the agent. Arguments and answers are models; an
+The agent and the command line use it. Arguments and answers are models; an
 instance is named by its name or its UUID. Every method raises errors of ``kvmdriver.exception``.
 """
 

@@ -313,7 +313,7 @@ class ComputeAPI(MigrationCalls):
         return GuestCpu.model_validate(self._read("get_guest_cpu", host, instance=instance))
 
     def require_cpu_of(self, instance: str, destination: str, *, host: str | None = None) -> None:
-        """See to it that another host can give the CPU that a running instance has.
+        """Require that another host can give the CPU that a running instance has.
 
         :raises kvmdriver.exception.CpuIncompatible: it cannot; guest, host and flags are named.
         """

@@ -21,7 +21,7 @@ class Base(command.Command):
     """A command that talks to an agent."""
 
     failed = False
-    """Set by a command that answers and has failed all the same: its exit status is 1 then."""
+    """Set by a command that prints an answer and has failed: its exit status is 1."""
 
     @property
     def client(self) -> ComputeAPI:

@@ -85,7 +85,7 @@ class Connection:
         return False
 
     def require_this_host(self, what: str, remedy: str) -> None:
-        """See to it that no other host is named for what is done on this machine only.
+        """Require that no other host is named for what is done on this machine only.
 
         :param what: what the command does, as the beginning of the message.
         :param remedy: what to do instead.

@@ -72,7 +72,7 @@ class Evacuate(ListBase):
             except exception.KVMDriverError as error:
                 if len(names) == 1:
                     raise
-                self.failed = True  # the others are brought back all the same
+                self.failed = True  # the others are still brought back
                 rows.append((name, "", "", error.describe()))
         return ("Name", "UUID", "Status", "Error"), rows
 

@@ -160,7 +160,7 @@ class AbortMigration(InstanceCommand):
         parser.add_argument(
             "--force",
             action="store_true",
-            help="end one that was cut off, when the other host is gone for good and has it not",
+            help="end a migration that was cut off: the other host is gone for good, without the guest",
         )
         return parser
 

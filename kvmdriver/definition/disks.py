@@ -20,7 +20,7 @@ def build_disks(devices: etree._Element, instance: Instance, platform: Platform)
     for disk in instance.disks:
         order = bootable.index(disk) + 1 if disk in bootable and not direct else None
         if instance.tuning is not None:
-            order = disk.boot_order  # the door has decided that as well
+            order = disk.boot_order  # Nova has decided the order of boot, too
         devices.append(disk_element(disk, boot_order=order))
     if instance.config_drive is not None:
         devices.append(disk_element(config_drive_disk(instance, platform)))

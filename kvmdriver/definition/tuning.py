@@ -1,4 +1,4 @@
-"""Placement, limits and identity: what the door that knows the cloud has decided.
+"""Placement, limits and identity, as Nova has decided.
 
 Source of the elements: https://libvirt.org/formatdomain.html, sections CPU Tuning, NUMA Node
 Tuning, Memory Backing, Memory Tuning, Block I/O Tuning and SMBIOS System Information.

@@ -13,7 +13,7 @@ LOG = logging.getLogger(__name__)
 
 
 def require_movable(conf: cfg.ConfigOpts, domain: Domain, operation: str) -> None:
-    """See to it that a guest's state can be saved or migrated.
+    """Require that a guest's state can be saved or migrated.
 
     :param operation: what is about to be done, for the message.
     :raises kvmdriver.exception.InvalidState: the guest has run virtual machines itself, and

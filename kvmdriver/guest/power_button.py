@@ -1,4 +1,4 @@
-"""Asking a guest to go off or to boot anew, as its power button and its reset button do."""
+"""Asking a guest to shut down or to reboot, and waiting until it has."""
 
 import time
 from collections.abc import Callable

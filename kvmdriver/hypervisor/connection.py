@@ -295,7 +295,7 @@ class Connection:
         return raw
 
     def close(self) -> None:
-        """Close the connection for good. Guests keep running."""
+        """Close the connection, which cannot be opened again. Guests keep running."""
         with self._lock:
             self._closed = True
             raw, self._raw = self._raw, None

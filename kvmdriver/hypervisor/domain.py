@@ -140,7 +140,7 @@ class Domain:
             lost.require_none(self.name, self.uuid)
 
     def reboot(self) -> None:
-        """Press the power button and start again once the guest is down; libvirt sees to it."""
+        """Have libvirt press the power button, and start the guest again when it is down."""
         self._ask("reboot", libvirt.VIR_DOMAIN_REBOOT_ACPI_POWER_BTN)
 
     def pause(self) -> None:
@@ -233,7 +233,7 @@ class Domain:
         self._ask("detachDeviceFlags", xml.to_string(device), _affect(live, config))
 
     def detach_alias(self, alias: str) -> None:
-        """Ask the guest to let go of a device; the event device-removed tells when it has."""
+        """Ask the guest to release a device; the event device-removed comes when it has."""
         self._ask("detachDeviceAlias", alias, libvirt.VIR_DOMAIN_AFFECT_LIVE)
 
     def set_memory(self, mib: int, *, live: bool, config: bool) -> None:

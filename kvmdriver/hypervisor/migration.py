@@ -141,7 +141,7 @@ _PAUSED: dict[int, Presence] = {
 def presence(state: int, reason: int) -> Presence:
     """Our word for a libvirt state and its reason, as far as migrations are concerned.
 
-    On the receiving side ``handed-over`` reads: the memory is still coming in.
+    On the destination ``handed-over`` means that the memory is still arriving.
     """
     if state == libvirt.VIR_DOMAIN_PAUSED:
         return _PAUSED.get(reason, "on")

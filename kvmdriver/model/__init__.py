@@ -1,6 +1,6 @@
 """The driver's vocabulary: immutable, validated, and the agent's wire format.
 
-A request is parsed into these at the door; below it nobody sees anything else.
+Agent, command line and the adapter for Nova parse a request into these; no other code sees anything else.
 """
 
 from kvmdriver.model.base import Model

@@ -25,7 +25,7 @@ class Description(Model):
     evacuated_from: tuple[ShortText, ...] = Field(
         (),
         max_length=1024,
-        description="hosts that had it before, and have not been told that they have it no more",
+        description="hosts that had the instance before, and do not know yet that another host has it",
     )
     autostart: bool = False
     building: Identifier | None = Field(

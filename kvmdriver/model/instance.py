@@ -59,7 +59,7 @@ class Instance(Model):
     guest_agent: bool = True
     watchdog: Watchdog | None = None
     autostart: bool = False
-    tuning: Tuning | None = Field(None, description="the door's own decisions, never a request's")
+    tuning: Tuning | None = Field(None, description="decisions of Nova, never of a request")
 
     def record_json(self) -> str:
         """The instance as it is kept in the domain's metadata: JSON without anything secret."""

@@ -1,4 +1,4 @@
-"""What the door that knows the whole cloud decides for an instance: placement, limits, identity.
+"""What Nova decides for an instance: placement, limits, identity.
 
 Nova's scheduler pins CPUs, chooses NUMA nodes and page sizes, and its flavors carry limits. None
 of it is taken from a request to the agent.

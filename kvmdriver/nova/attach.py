@@ -70,7 +70,7 @@ def detach_volume(
 ) -> None:
     """Unplug a volume and disconnect it. One that is not plugged in is still disconnected.
 
-    :raises nova.exception.DeviceDetachFailed: the guest does not let go of it.
+    :raises nova.exception.DeviceDetachFailed: the guest does not release the volume.
     """
     name = block_devices.bare(mountpoint)
     domain = node.hypervisor.find(instance.uuid)

@@ -108,7 +108,7 @@ def make_files(
 
 
 def require_files(node: Node, context: Any, instance: NovaInstance, slots: Iterable[Slot]) -> None:
-    """See to it that an instance that has existed before can start again.
+    """Make what an instance that has existed before needs to start again.
 
     Blank disks that are missing are made, and images under its disks fetched again. A root disk
     that is missing is not: what was on it is lost, and a new one would hide that.

@@ -279,7 +279,7 @@ def hard_reboot(
     accel_info: Any = None,
     share_info: Any = None,
 ) -> None:
-    """Switch off, define again from what nova knows, start: mends almost everything.
+    """Switch a guest off, define the domain from what Nova knows, and start the guest.
 
     Everything is checked, connected and built while the guest still runs. A failure up to the
     moment when libvirt has accepted the new definition leaves guest and definition as they were.

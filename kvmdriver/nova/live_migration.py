@@ -431,7 +431,7 @@ def abort(node: Node, instance: NovaInstance) -> None:
 
 
 def left(node: Node, instance: NovaInstance, block_device_info: dict[str, Any] | None) -> None:
-    """Let go of the volumes of a guest that has gone; an error is no reason to fail any more."""
+    """Disconnect the volumes of a guest that has left. The log tells of errors: the move is done."""
     for entry in nova_driver.block_device_info_get_mapping(block_device_info):
         try:
             volumes.disconnect(node, entry["connection_info"], instance.uuid)

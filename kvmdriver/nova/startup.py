@@ -1,4 +1,4 @@
-"""What nova-compute checks and makes good when it starts."""
+"""What nova-compute checks and mends when it starts."""
 
 from typing import Any
 

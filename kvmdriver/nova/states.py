@@ -68,7 +68,7 @@ class PowerStates:
             self._vcpus = None
 
     def vcpus_used(self) -> int:
-        """vCPUs of all running guests; counted anew when a guest has started or stopped."""
+        """vCPUs of all running guests; counted again after a guest has started or stopped."""
         vcpus = self._vcpus
         if vcpus is None:
             with self._lock:

@@ -153,7 +153,7 @@ def _boot(
 
 
 def check_cpu(node: Node, instance: NovaInstance, machine: str) -> None:
-    """See to it that an instance could have its CPU here.
+    """Require that an instance can have its CPU on this host.
 
     :raises kvmdriver.exception.Unsupported: it could not; what is missing is named.
     """

@@ -301,13 +301,15 @@ class Context:
 
 
 def require_idle(domain: Domain, record: Record) -> None:
-    """Our own lock is held; another process may be at work nevertheless, or another host.
+    """Require that neither a live process nor a migration works on the instance.
+
+    The caller holds the lock of the instance, which other processes and hosts do not know.
 
     :raises kvmdriver.exception.InstanceBusy: a live process, or a migration, owns the instance.
     """
     task = record.task
     if task is not None and task.migration is not None:
-        # nobody holds a lock while a guest moves, and the other host may be at it even if we are not
+        # nobody holds a lock while a guest moves, and the other host may work on it alone
         raise exception.InstanceBusy(
             f"the instance is being moved, {task.migration.peer} has a part in it",
             instance=domain.name,

@@ -56,7 +56,7 @@ def show(context: Context) -> CpuView:
 
 
 def check_settings(context: Context) -> None:
-    """See to it that guests can have the CPU that is configured.
+    """Require that guests can have the CPU that is configured.
 
     :raises kvmdriver.exception.ConfigurationError: they cannot; the flags are named.
     """

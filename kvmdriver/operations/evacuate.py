@@ -369,14 +369,14 @@ def forget_evacuated(context: Context, uuid: str, claimant: Neighbour) -> None:
         return
     with context.locks.hold(uuid):
         now = _settled(context, uuid)
-        # it cannot have come back from there: for that, this one must be gone first
+        # the instance cannot have come back from that host: the domain here would be gone first
         if now is not None and now[1] == before[1]:
             destroy.remove(context, *now)
             LOG.warning("%s: evacuated to %s, without its disks", now[0].name, claimant.host)
 
 
 def _settled(context: Context, uuid: str) -> tuple[Domain, Record] | None:
-    """An instance of ours that neither comes nor goes."""
+    """Domain and record of an instance of ours; None if it is unknown or migrating."""
     known = context.known(uuid)
     if known is None or (known[1].task is not None and known[1].task.migration is not None):
         return None

@@ -83,7 +83,7 @@ def first(directory: str, description: Description) -> Iterator[None]:
 def claim(directory: str, host: str) -> Iterator[None]:
     """Be the only one of all hosts that takes an instance over.
 
-    :raises kvmdriver.exception.InstanceBusy: another host is at it.
+    :raises kvmdriver.exception.InstanceBusy: another host holds the claim.
     """
     path = os.path.join(directory, _CLAIM)
     try:

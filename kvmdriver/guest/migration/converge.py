@@ -143,7 +143,7 @@ class Convergence:
             self.downtime = self._longer_downtime()
             return Decision("downtime", f"{rates}: a longer pause may do", self.downtime)
         if policy.auto_converge and sample.throttle < _MOST_THROTTLE:
-            return None  # QEMU is at it
+            return None  # QEMU is doing that already
         if policy.post_copy:
             return Decision("post-copy", f"{rates}: it does not converge")
         return None

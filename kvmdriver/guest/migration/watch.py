@@ -15,7 +15,7 @@ from kvmdriver.progress import Progress
 
 LOG = logging.getLogger(__name__)
 
-# Seconds between two looks; the end is not waited for in this way, it comes by itself.
+# Seconds between two samples. The end of a migration does not wait for a sample: libvirt's call returns.
 _LOOK = 0.5
 # Seconds in which nothing is sent, after which a migration is given up, and again as many after
 # which libvirt is not waited for any more. Its own keepalive notices a dead host before that.
@@ -80,7 +80,7 @@ class Watch:
         """
         still = time.monotonic() - self._moved
         if self.seen is None or self.seen.post_copy or still < _STUCK:
-            return  # what comes before takes as long as the destination needs to make its memory
+            return  # the destination still allocates memory, which takes as long as it takes
         if not self._given_up:
             self._given_up = True
             self._note(f"abort: nothing has been sent for {_STUCK:.0f} s")

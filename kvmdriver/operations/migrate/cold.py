@@ -1,4 +1,4 @@
-"""The source moves an instance that is switched off: its files go over, then it is theirs."""
+"""Cold migration at the source: send the files of a stopped instance, then hand the instance over."""
 
 import logging
 

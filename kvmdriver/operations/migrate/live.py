@@ -299,7 +299,7 @@ def _memory_mib(instance: Instance) -> int:
 
 
 def _foresee(move: Move) -> None:
-    """Tell beforehand whether it will end, where both rates can be known."""
+    """Log whether the migration is expected to converge, if both rates can be measured."""
     rate = _dirty_rate(move.context, move.domain)
     memory = move.offer.instance.memory
     if rate is None or memory is None:

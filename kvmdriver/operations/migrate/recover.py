@@ -38,7 +38,7 @@ def recover(context: Context, neighbours: Neighbours) -> int:
             continue
         migration = task.migration
         if task.name == OUTGOING and context.migrations.wishes(migration.id) is not None:
-            left += 1  # somebody is at it
+            left += 1  # a thread of this process works on the migration
             continue
         try:
             domain = context.hypervisor.domain(uuid)

@@ -267,7 +267,7 @@ def destination_state(context: Context, uuid: str, identity: str) -> Destination
     domain, record = known
     migration = migration_of(record, INCOMING, identity)
     if migration is None:
-        # one that came, and has been made an instance like others since; or has always been one
+        # the guest has arrived and the migration is settled, or the guest has always been here
         return "here" if record.task is None or record.task.name != INCOMING else "none"
     found: dict[Presence, DestinationState] = {
         "on": "here",
