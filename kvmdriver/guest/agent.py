@@ -4,7 +4,7 @@ from lxml import etree
 
 
 def agent_connected(root: etree._Element) -> bool:
-    """Whether the guest agent has opened its channel, from a running domain's XML."""
+    """Return whether the guest agent has opened its channel, from a running domain's XML."""
     return bool(
         root.xpath("devices/channel/target[@name='org.qemu.guest_agent.0'][@state='connected']")
     )

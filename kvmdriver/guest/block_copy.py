@@ -55,7 +55,7 @@ def mirrored(
     stage: str,
     progress: Progress = ignore,
 ) -> Iterator[None]:
-    """In the body, everything that a running guest writes to a disk also goes to ``target``.
+    """Mirror a disk of a running guest: in the body ``target`` is a copy that gets every write, too.
 
     The body ends the copy or pivots to it. When the body fails, or the copy before it, the guest
     goes on with the disk that it had.
@@ -95,7 +95,7 @@ def _wait_until_ready(
 
 @contextlib.contextmanager
 def _frozen(domain: Domain, must: bool) -> Iterator[None]:
-    """The guest's file systems at rest, if its agent can do that."""
+    """Freeze the guest's file systems during the body, if its agent can."""
     frozen = False
     if must:
         domain.freeze()
@@ -112,7 +112,7 @@ def _frozen(domain: Domain, must: bool) -> Iterator[None]:
 
 
 def end_copies(domain: Domain) -> None:
-    """Have a running guest go on with the disks that it has, without a copy of any.
+    """End every block copy of a running guest, which keeps the disks that it has.
 
     A libvirtd that died while a copy began knows of the job and has no mirror in the definition. One
     that died while a copy ended has the mirror, and no job that could be ended.

@@ -1,4 +1,4 @@
-"""What a guest's consoles leave behind: the log, and the password of the screen."""
+"""What the consoles of a guest leave: the log, and the password of the screen."""
 
 from lxml import etree
 from oslo_privsep.daemon import FailedToDropPrivileges
@@ -10,7 +10,7 @@ from kvmdriver.model.layout import InstanceLayout
 
 
 def read_log(layout: InstanceLayout, limit: int) -> bytes:
-    """The last ``limit`` bytes of an instance's console log.
+    """Return the last ``limit`` bytes of an instance's console log.
 
     virtlogd starts a new file when one is full, and keeps the older ones with numbers.
 
@@ -38,7 +38,7 @@ def read_log(layout: InstanceLayout, limit: int) -> bytes:
 
 
 def with_password(definition: etree._Element, consoles: Consoles) -> Consoles:
-    """Consoles with the password of the screen, which only the definition with secrets has."""
+    """Return consoles with the password of the screen, which only the definition with secrets has."""
     graphics = definition.find("devices/graphics[@passwd]")
     if graphics is None:
         return consoles

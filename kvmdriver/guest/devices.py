@@ -1,4 +1,4 @@
-"""Devices of a guest that runs or is off: what attaching and detaching need in either case."""
+"""Devices of a guest, running or off: what attaching and detaching need in either case."""
 
 from lxml import etree
 
@@ -30,7 +30,7 @@ def detach_device(
     attempts: int = _DETACH_ATTEMPTS,
     seconds: float = _DETACH_SECONDS,
 ) -> None:
-    """Take a device out of the running and of the persistent definition, each on its own.
+    """Remove a device from the running and from the persistent definition, each on its own.
 
     :param path: where it is in the domain's XML.
     :raises kvmdriver.exception.OperationTimeout: the guest keeps it, ``attempts`` times asked and

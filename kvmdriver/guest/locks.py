@@ -1,4 +1,4 @@
-"""One lock for each instance: one operation at a time changes it."""
+"""One lock for each instance, so that one operation at a time changes the instance."""
 
 import contextlib
 import threading

@@ -1,4 +1,4 @@
-"""Guests that run virtual machines themselves: whether their state may leave the host."""
+"""Whether the state of a guest that may run virtual machines itself may leave the host."""
 
 import logging
 
@@ -45,7 +45,7 @@ def require_movable(conf: cfg.ConfigOpts, domain: Domain, operation: str) -> Non
 
 
 def _entered(name: str) -> bool | None:
-    """Whether a guest has run virtual machines itself; None where that cannot be told."""
+    """Return whether a guest has run virtual machines itself; None where that cannot be told."""
     try:
         return privsep.entered_l2(privsep.qemu_pid(name))
     except FailedToDropPrivileges:

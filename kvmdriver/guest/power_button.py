@@ -20,7 +20,7 @@ def shut_down(
     *,
     again: float = _PRESS_AGAIN_SECONDS,
 ) -> bool:
-    """Press the button until the event comes; False when it does not come in time.
+    """Press the button until the event comes; return False if it does not come in time.
 
     :param kind: the event to wait for, ``stopped`` or ``rebooted``.
     :param again: seconds after which the button is pressed once more.

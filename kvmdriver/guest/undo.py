@@ -1,4 +1,4 @@
-"""Taking back what an operation has done when it fails half-way."""
+"""Undoing what an operation has done when the operation fails half-way."""
 
 import contextlib
 import logging
@@ -9,13 +9,13 @@ LOG = logging.getLogger(__name__)
 
 
 class Undo:
-    """The steps to take back, last one first; one that fails is logged and the rest goes on."""
+    """Steps to undo, last one first. A step that fails is logged, and the others are still taken."""
 
     def __init__(self, stack: contextlib.ExitStack):
         self._stack = stack
 
     def add(self, step: Callable[..., Any], *args: Any) -> None:
-        """Take ``step`` if the operation fails after this point."""
+        """Register a step that is taken if the operation fails after this point."""
 
         def carefully() -> None:
             try:
@@ -28,7 +28,7 @@ class Undo:
 
 @contextlib.contextmanager
 def undo_on_failure() -> Iterator[Undo]:
-    """An operation: what was registered is taken back if the body raises, else forgotten."""
+    """Take the registered steps if the body raises; forget them otherwise."""
     with contextlib.ExitStack() as stack:
         yield Undo(stack)
         stack.pop_all()

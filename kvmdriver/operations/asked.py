@@ -1,4 +1,4 @@
-"""What an instance was asked to be, as a digest: the same request again is recognised by it."""
+"""The digest of what a request asked for, by which the same request is recognised again."""
 
 import concurrent.futures
 import hashlib
@@ -15,7 +15,7 @@ _THREAD = concurrent.futures.ThreadPoolExecutor(1, "secret-digest")
 
 
 def digest_of(request: Instance) -> str:
-    """A digest for the record, secrets included: ``DIGEST`` or ``DIGEST:SALT:SECRET DIGEST``.
+    """Return the digest for the record, secrets included: ``DIGEST`` or ``DIGEST:SALT:SECRET DIGEST``.
 
     The record can be read by everybody who may read the domain's XML, and passwords can be short: a
     plain digest of one would be found by trying. So secrets are hashed apart, with a salt of this
@@ -26,7 +26,7 @@ def digest_of(request: Instance) -> str:
 
 
 def is_digest_of(digest: str | None, request: Instance) -> bool:
-    """Whether a digest is that of a request.
+    """Return whether a digest is that of a request.
 
     One that has no secret part was made by an older version, which did not compare secrets.
     """

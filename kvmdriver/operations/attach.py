@@ -34,7 +34,7 @@ def attach_disk(
     request_id: str | None = None,
     progress: Progress = ignore,
 ) -> DiskView:
-    """Make a disk and plug it in, for good.
+    """Make a disk and plug it in, into the persistent definition as well.
 
     :raises kvmdriver.exception.KVMDriverError: it cannot be made or plugged in; no file is left.
     """
@@ -131,7 +131,7 @@ def detach_disk(
     delete: bool = False,
     request_id: str | None = None,
 ) -> str | None:
-    """Unplug a disk, for good. Nothing happens when the same request has done it before.
+    """Unplug a disk, from the persistent definition as well. A repeated request changes nothing.
 
     :param name: its target name, e.g. vdb.
     :param delete: remove its file too.
@@ -176,7 +176,7 @@ def _without_disk(instance: Instance, disks: tuple[Disk, ...]) -> Instance:
 def attach_nic(
     context: Context, name_or_uuid: str, nic: Nic, *, request_id: str | None = None
 ) -> NicView:
-    """Plug in an interface, for good. The same MAC address again is no second interface."""
+    """Plug in an interface, persistently. A second request for the same MAC address adds no interface."""
     with context.exclusively(name_or_uuid) as (domain, record):
         instance = record.instance
         done = record.done(request_id)
@@ -220,7 +220,7 @@ def attach_nic(
 def detach_nic(
     context: Context, name_or_uuid: str, mac: str, *, request_id: str | None = None
 ) -> None:
-    """Unplug the interface with that MAC address, for good.
+    """Unplug the interface with a MAC address, from the persistent definition as well.
 
     Nothing happens when the same request has done it before.
     """
@@ -260,7 +260,7 @@ Remedy = Literal["done", "not done", "add to the definition", "take from the def
 
 
 def decide_attach(live: bool | None, config: bool) -> Remedy:
-    """What becomes of a device that was to be plugged in.
+    """Decide what becomes of a device whose attaching was cut off.
 
     :param live: the running guest has it; None while the guest is off.
     :param config: the persistent definition has it.
@@ -273,7 +273,7 @@ def decide_attach(live: bool | None, config: bool) -> Remedy:
 
 
 def decide_detach(live: bool | None, config: bool) -> Remedy:
-    """What becomes of a device that was to be unplugged; the arguments are those of attach."""
+    """Decide what becomes of a device whose detaching was cut off; the arguments are those of attach."""
     if live is None:
         return "not done" if config else "done"
     if live:
@@ -282,12 +282,12 @@ def decide_detach(live: bool | None, config: bool) -> Remedy:
 
 
 def mend_attach(_context: Context, domain: Domain, record: Record, task: Task) -> bool:
-    """Have a device in both definitions or in none; whether it is plugged in."""
+    """Have a device in both definitions or in none; return whether it is plugged in."""
     return _agree(domain, _device(task.wanted, record.instance), decide_attach)
 
 
 def mend_detach(context: Context, domain: Domain, record: Record, task: Task) -> bool:
-    """Have a device in both definitions or in none; whether it is unplugged.
+    """Have a device in both definitions or in none; return whether it is unplugged.
 
     :raises kvmdriver.exception.InstanceUnresponsive: the guest's QEMU does not answer.
     """
@@ -300,7 +300,7 @@ def mend_detach(context: Context, domain: Domain, record: Record, task: Task) ->
 
 
 def _device(more: Instance | None, less: Instance | None) -> Disk | Nic:
-    """The device that one of two instances has, and the other has not."""
+    """Return the device that one of two instances has, and the other has not."""
     assert more is not None and less is not None  # noqa: S101 the task has noted both
     names, macs = {disk.name for disk in less.disks}, {nic.mac for nic in less.nics}
     disk = next((disk for disk in more.disks if disk.name not in names), None)
@@ -310,7 +310,7 @@ def _device(more: Instance | None, less: Instance | None) -> Disk | Nic:
 def _agree(
     domain: Domain, device: Disk | Nic, decide: Callable[[bool | None, bool], Remedy]
 ) -> bool:
-    """Carry a decision out; whether the instance has the device now."""
+    """Carry out a decision; return whether the instance has the device now."""
     live = _node_of(domain.xml(), device) is not None if domain.is_active() else None
     persistent = _node_of(domain.xml(inactive=True), device)
     remedy = decide(live, persistent is not None)
@@ -326,14 +326,14 @@ def _agree(
 
 
 def _path_of(device: Disk | Nic) -> str:
-    """Where a device is in a domain's XML."""
+    """Return where a device is in a domain's XML."""
     if isinstance(device, Nic):
         return f"devices/interface[mac[@address='{device.mac}']]"
     return f"devices/disk[target[@dev='{device.name}']]"
 
 
 def _node_of(root: etree._Element, device: Disk | Nic) -> etree._Element | None:
-    """A disk by its target and its file, an interface by its MAC address."""
+    """Find a disk by its target and its file, an interface by its MAC address."""
     if isinstance(device, Nic):
         nodes = root.iterfind("devices/interface")
         return next((n for n in nodes if xml.attribute(n, "mac", "address") == device.mac), None)

@@ -1,4 +1,4 @@
-"""Ending an operation that is under way, from another thread: it undoes itself."""
+"""Cancelling an operation from another thread: the operation undoes itself."""
 
 import contextlib
 import threading
@@ -9,7 +9,7 @@ from kvmdriver.progress import Progress
 
 
 class _Watched:
-    """The progress of one operation, which raises once the operation is to end."""
+    """The progress of one operation. Its report raises once the operation is cancelled."""
 
     def __init__(self, uuid: str, name: str, progress: Progress, *, goes_with_instance: bool):
         self.uuid = uuid
@@ -27,7 +27,7 @@ class _Watched:
 
 
 class Cancellations:
-    """The operations under way that can be ended: those that tell their progress."""
+    """The operations that can be cancelled: those that report progress."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -38,7 +38,7 @@ class Cancellations:
     def watch(
         self, uuid: str, name: str, progress: Progress, *, goes_with_instance: bool = True
     ) -> Iterator[Progress]:
-        """Make an operation one that can be cancelled, by way of the progress that it tells.
+        """Make an operation cancellable through the progress that it reports.
 
         :param goes_with_instance: the operation is worth nothing without its instance, so a
             deletion of the instance cancels it.
@@ -54,12 +54,12 @@ class Cancellations:
                 self._watched.remove(watched)
 
     def instance(self, name_or_uuid: str) -> str | None:
-        """The UUID of the instance that an operation is making under this name or UUID."""
+        """Return the UUID of the instance that an operation is making under this name or UUID."""
         with self._lock:
             return next((w.uuid for w in self._watched if name_or_uuid in (w.uuid, w.name)), None)
 
     def cancel(self, uuid: str, reason: str) -> None:
-        """End what goes with an instance; the operations raise when they tell their progress.
+        """Cancel the operations on an instance, which raise at their next report of progress.
 
         :raises: nothing; ``OperationCancelled`` is raised in the operations.
         """
@@ -69,7 +69,7 @@ class Cancellations:
                     watched.reason = reason
 
     def cancel_all(self, reason: str) -> None:
-        """End every operation, also those that are still to begin."""
+        """Cancel every operation, also those that begin later."""
         with self._lock:
             self._ended = reason
             for watched in self._watched:

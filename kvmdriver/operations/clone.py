@@ -32,7 +32,7 @@ def clone(
     request_id: str | None = None,
     progress: Progress = ignore,
 ) -> InstanceView:
-    """Copy a stopped instance: own disks that share nothing, own UUID, name and MAC addresses.
+    """Copy a stopped instance: disks that share nothing, a new UUID, name and MAC addresses.
 
     The clone is left stopped. The same request again gives the same answer.
 
@@ -115,7 +115,7 @@ def _copy_of(
 
 
 def _size_mib(instance: Instance) -> int:
-    """What the disks take now; a full copy of an overlay also takes what it has from its image."""
+    """Return what the disks take; a full copy of an overlay also takes what comes from its image."""
     total = 0
     for disk in instance.disks:
         if disk.device == "disk" and disk.file is not None and os.path.exists(disk.file.path):
@@ -146,7 +146,7 @@ def _copy_files(context: Context, old: Instance, new: Instance, progress: Progre
 def rename(
     context: Context, name_or_uuid: str, name: str, *, request_id: str | None = None
 ) -> None:
-    """Give a stopped instance another name; nothing happens when it has it already."""
+    """Rename a stopped instance. An instance that has the name already is left alone."""
     if context.known(name_or_uuid) is None:
         # under its old name an instance is not found once the same request has been carried out
         known = context.known(name)
@@ -172,5 +172,5 @@ def rename(
 
 
 def mend_rename(_context: Context, domain: Domain, _record: Record, task: Task) -> bool:
-    """Whether an instance has the name that a process which died was about to give it."""
+    """Return whether an instance has the name that a process which died was about to give it."""
     return task.wanted is not None and domain.name == task.wanted.name

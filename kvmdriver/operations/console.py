@@ -11,7 +11,7 @@ from kvmdriver.operations.context import Context
 
 
 def console_log(context: Context, name_or_uuid: str, kib: int | None = None) -> bytes:
-    """The end of an instance's console log, at most ``kib`` KiB or what is configured."""
+    """Return the end of an instance's console log, at most ``kib`` KiB or what is configured."""
     domain, record = context.find(name_or_uuid)
     if record.instance.consoles.serial != "pty":
         raise exception.Unsupported(
@@ -24,7 +24,7 @@ def console_log(context: Context, name_or_uuid: str, kib: int | None = None) -> 
 
 
 def vnc_url(context: Context, name_or_uuid: str) -> str:
-    """Where the instance's screen is, e.g. ``vnc://127.0.0.1:5900``."""
+    """Return the address of the instance's screen, e.g. ``vnc://127.0.0.1:5900``."""
     domain, _record = context.find(name_or_uuid)
     _require_running(domain, "a VNC console")
     graphics = domain.xml().find("devices/graphics[@type='vnc']")
@@ -38,7 +38,7 @@ def vnc_url(context: Context, name_or_uuid: str) -> str:
 
 
 def screenshot(context: Context, name_or_uuid: str) -> bytes:
-    """The instance's screen as a PNG image."""
+    """Return the instance's screen as a PNG image."""
     domain, _record = context.find(name_or_uuid)
     _require_running(domain, "a screenshot")
     data = domain.screenshot()

@@ -1,4 +1,4 @@
-"""What operations work with."""
+"""What every operation of the agent works with."""
 
 import contextlib
 import dataclasses
@@ -40,7 +40,7 @@ Mender = Callable[["Context", Domain, Record, bool], str]
 
 @dataclasses.dataclass(frozen=True)
 class Context:
-    """The parts that an operation puts together; one for the life of a driver."""
+    """The parts that operations use; one context for the life of a driver."""
 
     conf: cfg.ConfigOpts
     hypervisor: Hypervisor
@@ -76,7 +76,7 @@ class Context:
         )
 
     def record(self, uuid: str) -> Record | None:
-        """The record of a domain that is ours: made by kvmdriver, with its files in our directory.
+        """Return the record of a domain of ours: made by kvmdriver, with its files in our directory.
 
         Drivers with different directories can share a libvirtd; each leaves the others' alone.
         """
@@ -84,7 +84,7 @@ class Context:
         return record if record is not None and record.root == self.store.root else None
 
     def save(self, domain: Domain, record: Record, *, timeout: float | None = None) -> None:
-        """Keep a record with its domain; of an instance at rest, beside its disks as well.
+        """Keep a record with its domain and, for an instance without a task, beside its disks.
 
         :param timeout: seconds; libvirt waits for a running guest that hangs.
         """
@@ -93,7 +93,7 @@ class Context:
             self.describe(domain, record)
 
     def describe(self, domain: Domain, record: Record) -> None:
-        """Say in the instance's directory what it is, for the case that this host dies.
+        """Write what an instance is into its directory, for the case that this host dies.
 
         A directory that cannot be written to is no reason to fail: the domain is what counts.
         """
@@ -108,7 +108,7 @@ class Context:
             LOG.warning("%s: what it is cannot be kept beside its disks: %s", domain.name, error)
 
     def description(self, domain: Domain, record: Record) -> Description:
-        """What another host needs to know to bring an instance back."""
+        """Return what another host needs to know to bring an instance back."""
         return Description(
             host=self.host,
             host_uuid=self.hypervisor.host_capabilities().uuid,
@@ -148,17 +148,17 @@ class Context:
             self.migrations.activity.set()
 
     def question(self) -> contextlib.AbstractContextManager[None]:
-        """For what changes nothing: libvirt answers in the time configured for that, or fails."""
+        """Limit the time that libvirt has to answer, for a body that changes nothing."""
         return self.hypervisor.connection.within(self.conf.kvm.read_timeout)
 
     def known(self, name_or_uuid: str) -> tuple[Domain, Record] | None:
-        """An instance of ours and its record, or None where there is none."""
+        """Return an instance of ours and its record; None if there is none."""
         domain = self.hypervisor.find(name_or_uuid)
         record = self.record(domain.uuid) if domain is not None else None
         return None if domain is None or record is None else (domain, record)
 
     def find(self, name_or_uuid: str) -> tuple[Domain, Record]:
-        """An instance of ours and its record.
+        """Return an instance of ours and its record.
 
         :raises kvmdriver.exception.InstanceNotFound: there is none of that name or UUID, or the
             domain belongs to somebody else, whom we never touch.
@@ -178,7 +178,7 @@ class Context:
     def exclusively(
         self, name_or_uuid: str, *, to_stop: bool = False
     ) -> Iterator[tuple[Domain, Record]]:
-        """An instance of ours, looked up again once nobody else works on it.
+        """Yield an instance of ours, looked up again under its lock.
 
         :param to_stop: the body switches the guest off, so nothing may start it before.
         """
@@ -187,7 +187,7 @@ class Context:
             yield self.at_rest(uuid, to_stop=to_stop)
 
     def at_rest(self, uuid: str, *, to_stop: bool = False) -> tuple[Domain, Record]:
-        """An instance whose lock is held, once the leftover of a failed operation is mended.
+        """Return an instance whose lock is held, after mending what a failed operation has left.
 
         :raises kvmdriver.exception.InstanceBusy: another process or host works on it.
         :raises kvmdriver.exception.InstanceNotFound: the leftover was all there was of it.
@@ -207,7 +207,7 @@ class Context:
         return domain, record
 
     def mend(self, domain: Domain, record: Record, *, to_stop: bool = False) -> str:
-        """Finish or take back the dead task of an instance whose lock is held; the outcome.
+        """Finish or undo the dead task of an instance whose lock is held; return the outcome.
 
         :raises kvmdriver.exception.KVMDriverError: that is not possible now; the task stays.
         """
@@ -229,7 +229,7 @@ class Context:
 
     @contextlib.contextmanager
     def under_way(self, uuid: str, task: Task) -> Iterator[None]:
-        """The body works on a task of an instance whose lock is held.
+        """Work on a task, in the body, of an instance whose lock is held.
 
         What a failure of the body leaves is mended at once, or as soon as libvirt answers again.
         """
@@ -275,7 +275,7 @@ class Context:
             self.finish(self.hypervisor.domain(domain.uuid), record, task, done=True)
 
     def finish(self, domain: Domain, record: Record, task: Task, *, done: bool) -> Record:
-        """Leave an instance as it is when a task is done, or when it is not; its record.
+        """Clear the task of an instance, done or not done; return the record.
 
         :raises kvmdriver.exception.StorageError: a file that has to go cannot be removed.
         """
@@ -292,7 +292,7 @@ class Context:
         return ended
 
     def _unused(self, domain: Domain, files: tuple[str, ...]) -> set[str]:
-        """Those files that the guest has neither now nor at its next start."""
+        """Return those files that the guest uses neither now nor after its next start."""
         used: set[str] = set()
         for inactive in (False, True) if files else ():
             sources = domain.xml(inactive=inactive).iterfind("devices/disk/source")
@@ -324,7 +324,7 @@ def require_idle(domain: Domain, record: Record) -> None:
 def require_status(
     domain: Domain, operation: str, *allowed: Status, remedies: dict[str, str]
 ) -> Status:
-    """The instance's status, which must be one of ``allowed``.
+    """Return the instance's status, which must be one of ``allowed``.
 
     :param remedies: what to do, by status.
     :raises kvmdriver.exception.InvalidState: it is another one.

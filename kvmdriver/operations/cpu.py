@@ -17,7 +17,7 @@ from kvmdriver.operations.context import Context, require_status
 
 
 def show(context: Context) -> CpuView:
-    """The CPUs that guests can have, of the configured virtualization and machine type."""
+    """Return the CPUs that guests can have, for the configured virtualization and machine type."""
     hypervisor, capabilities = context.hypervisor, _capabilities(context)
     chooser = host_cpu.chooser(context.conf, hypervisor, capabilities)
     host = hypervisor.host_capabilities()
@@ -69,12 +69,12 @@ def check_settings(context: Context) -> None:
 
 
 def _host_only(context: Context, granted: frozenset[str]) -> tuple[str, ...]:
-    """Flags that the host's own CPU has on top of its model and a guest cannot have."""
+    """Return flags that the host's own CPU has beyond its model and that guests cannot have."""
     return tuple(sorted(set(context.hypervisor.host_capabilities().cpu.features) - granted))
 
 
 def baseline(context: Context, cpus: Sequence[str], *, migratable: bool = True) -> str:
-    """The best CPU, as XML, that all of the given ones contain.
+    """Return, as XML, the best CPU that all of the given ones contain.
 
     :raises kvmdriver.exception.KVMDriverError: one is no CPU, or they have nothing in common.
     """
@@ -86,7 +86,7 @@ def baseline(context: Context, cpus: Sequence[str], *, migratable: bool = True) 
 def compare(
     context: Context, cpu: str, *, virt_type: str | None = None, machine: str | None = None
 ) -> CpuComparison:
-    """Whether guests with a CPU could run here, and what is missing if not.
+    """Return whether guests with a CPU could run here, and what is missing if not.
 
     :param virt_type: of the guest, else as configured; the same for ``machine``.
     """
@@ -100,7 +100,10 @@ def compare(
 
 
 def parse(cpu: str, field: str) -> CpuDefinition:
-    """:raises kvmdriver.exception.InvalidRequest: the text has no CPU in it."""
+    """Parse the CPU of a text.
+
+    :raises kvmdriver.exception.InvalidRequest: the text has no CPU in it.
+    """
     try:
         return parse_definition(cpu)
     except exception.InvalidRequest as error:
@@ -109,7 +112,7 @@ def parse(cpu: str, field: str) -> CpuDefinition:
 
 
 def of_guest(context: Context, name_or_uuid: str) -> GuestCpu:
-    """The CPU that a running guest has, as another host must be able to give it.
+    """Return the CPU of a running guest, as another host must be able to give it.
 
     :raises kvmdriver.exception.InvalidState: it does not run, so that it has none yet.
     :raises kvmdriver.exception.Unsupported: libvirt cannot spell it out.

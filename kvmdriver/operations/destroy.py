@@ -19,7 +19,7 @@ _ANSWER_SECONDS = 5.0
 def terminate(
     context: Context, name_or_uuid: str, *, keep_disks: bool = False
 ) -> tuple[str, ...] | None:
-    """Switch an instance off and remove it. Nothing happens when it is gone already.
+    """Switch an instance off and remove it. An instance that is gone already is no error.
 
     What goes with the instance is ended first: the operation that is making it, and calls that
     wait for its QEMU in vain. Files of its directory that another domain uses stay: virt-clone puts
@@ -61,7 +61,7 @@ def terminate(
 
 
 def _uuid_of(context: Context, name_or_uuid: str) -> str | None:
-    """The UUID of an instance that there is, or that is being made; None without one."""
+    """Return the UUID of an instance that exists or is being made; None if there is none."""
     try:
         return context.find(name_or_uuid)[0].uuid
     except exception.InstanceNotFound:
@@ -86,7 +86,8 @@ def save_before_end(context: Context, domain: Domain, record: Record) -> None:
 
 
 def remove(context: Context, domain: Domain, record: Record, keep: tuple[str, ...] = ()) -> None:
-    """Remove everything of an instance. The domain goes last: its record says what is left to remove.
+    """Remove everything of an instance. The domain is undefined last: its record says what is left to
+    remove.
 
     Files that another host owns, or nobody, stay: an instance under construction has a mark in
     its directory, or no directory.

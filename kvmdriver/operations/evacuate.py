@@ -37,7 +37,7 @@ LOG = logging.getLogger(__name__)
 
 
 def left_instances(context: Context, host: str) -> list[LeftInstance]:
-    """Instances of another host whose directories this one shares."""
+    """Return the instances of another host whose directories this host shares."""
     found = [
         LeftInstance(
             name=left.instance.name,
@@ -117,7 +117,7 @@ def _require_dead(context: Context, source: Neighbour, fenced: bool) -> None:
 
 
 def _left(context: Context, name_or_uuid: str, host: str) -> Description | None:
-    """What the shared directory says of an instance of that host."""
+    """Return what the shared directory says of an instance of that host."""
     if is_uuid(name_or_uuid):
         found = descriptions.read(context.store.layout(name_or_uuid).directory)
         return found if found is not None and found.host == host else None
@@ -250,7 +250,7 @@ def _record(
 
 
 def _offer(left: Description, *, active: bool, marker: str) -> MigrationOffer:
-    """What the dead host would have offered.
+    """Return the offer that the dead host would have made.
 
     :param marker: a file of the directory if that is shared, else one that no directory has.
     """
@@ -286,7 +286,7 @@ def _disk(disk: Disk) -> MovingDisk:
 
 
 def _unusable(context: Context, instance: Instance) -> list[Problem]:
-    """Disks that are missing, or that a QEMU uses: then its host is not as dead as was thought."""
+    """Return disks that are missing, or that a live QEMU uses: then the host is not dead."""
     found = []
     for disk in instance.disks:
         if disk.file is None or disk.device != "disk":
@@ -307,7 +307,7 @@ def _unusable(context: Context, instance: Instance) -> list[Problem]:
 
 
 def mend(context: Context, domain: Domain, record: Record) -> str:
-    """What becomes of an evacuation that was cut off; the outcome."""
+    """Finish or undo an evacuation that was cut off; return the outcome."""
     layout = context.store.layout(domain.uuid)
     described = descriptions.read(layout.directory)
     if described is None or described.building:
@@ -327,7 +327,7 @@ def mend(context: Context, domain: Domain, record: Record) -> str:
 
 
 def leave(context: Context, uuid: str) -> bool:
-    """Forget an instance whose directory says that it is another host's by now; whether it was.
+    """Forget an instance whose directory belongs to another host by now; return whether it did.
 
     A guest of it here is the older one, and goes; the files are the other host's, and stay.
 
@@ -351,7 +351,7 @@ def _is_elsewhere(context: Context, uuid: str) -> bool:
 
 
 def forget_evacuated(context: Context, uuid: str, claimant: Neighbour) -> None:
-    """Another host has the instance now; it is asked, since anybody could say so.
+    """Forget an instance that another host has evacuated. That host is asked first.
 
     Files that only this host has would never be used again, and go. Nothing happens when there is
     nothing of it here.
@@ -384,13 +384,13 @@ def _settled(context: Context, uuid: str) -> tuple[Domain, Record] | None:
 
 
 def has_evacuated(context: Context, name_or_uuid: str, host: str) -> bool:
-    """Whether an instance is here that was brought back from that host."""
+    """Return whether an instance of this host was evacuated from ``host``."""
     known = context.known(name_or_uuid)
     return known is not None and known[1].task is None and host in known[1].evacuated_from
 
 
 def tell(context: Context, neighbours: Neighbours) -> int:
-    """Tell hosts that have returned what is not theirs any more; how many are still away."""
+    """Tell hosts that have returned which instances they lost; return how many do not answer yet."""
     away = set()
     for uuid, host in sorted(context.evacuated):
         known = context.known(uuid)

@@ -1,4 +1,4 @@
-"""The image cache over time: what is in it, who uses it, and what may go."""
+"""The image cache over time: its files, who uses them, and which may be removed."""
 
 import contextlib
 import datetime
@@ -22,7 +22,7 @@ _DAY = 86400
 
 
 def list_images(context: Context) -> list[CachedImageView]:
-    """Every file of the cache, and the instances that use it.
+    """Return every file of the cache, and the instances that use it.
 
     :raises kvmdriver.exception.StorageError: a directory of the cache's users cannot be read.
     """
@@ -94,7 +94,7 @@ def prune(
 
 
 def evict(context: Context) -> list[str]:
-    """Remove images that are too old, or too many for the cache's size; the names of what was removed.
+    """Remove images that are too old, or too many for the cache's size; return the names of those removed.
 
     Runs when an image has been added and when the agent starts. An error is no reason for either
     to fail, so it is only logged.
@@ -131,7 +131,7 @@ def _evict(context: Context) -> list[str]:
 
 
 def _has_to_go(entry: CacheEntry, too_much: bool, oldest: float) -> bool:
-    """Whether a file is to be removed, if no instance uses it."""
+    """Return whether a file that no instance uses is to be removed."""
     wanted = not too_much and not entry.is_private and entry.last_used >= oldest
     return not wanted and not entry.is_fresh()
 
@@ -142,13 +142,13 @@ def _records(context: Context) -> list[Record]:
 
 
 def _coming(records: Iterable[Record]) -> str | None:
-    """An instance that moves to this host, and whose disks cannot be looked at yet."""
+    """Return the name of an instance that moves to this host, so that its disks cannot be read yet."""
     names = (r.instance.name for r in records if r.task and r.task.name == TaskName.INCOMING)
     return next(names, None)
 
 
 def _users(context: Context, records: Iterable[Record]) -> dict[str, set[str]]:
-    """Names of the cache's files that are in use, and of the instances that use them.
+    """Return the names of the cache's files in use, and the instances that use them.
 
     Disks are looked at themselves, in all directories: those of other hosts that share them, of
     instances that are being made, and of instances that nobody knows any more.
@@ -201,7 +201,7 @@ def _note_backing(path: str, name: str, used: dict[str, set[str]]) -> None:
 
 
 def _directories(context: Context) -> list[str]:
-    """Whatever may hold disks over files of the cache."""
+    """Return every directory that may hold disks over files of the cache."""
     return [
         path for path in _entries(context.store.root, directories=True)
         if path != context.store.cache_directory

@@ -1,4 +1,4 @@
-"""Mending one instance: what is left of a task becomes done, or not done."""
+"""Mending one instance: what a task has left becomes done, or not done."""
 
 from collections.abc import Callable, Iterator
 
@@ -37,7 +37,7 @@ _MENDERS: dict[str, Callable[[Context, Domain, Record, Task], bool]] = {
 
 
 def mend(context: Context, domain: Domain, record: Record, to_stop: bool) -> str:
-    """Finish or take back the dead task of an instance whose lock is held; the outcome.
+    """Finish or undo the dead task of an instance whose lock is held; return the outcome.
 
     :param to_stop: the guest is about to be switched off: a reboot does not start it before.
     :raises kvmdriver.exception.KVMDriverError: that is not possible now; the task stays.
@@ -71,7 +71,7 @@ def mend(context: Context, domain: Domain, record: Record, to_stop: bool) -> str
 
 
 def mender(task: Task) -> Callable[[Context, Domain, Record, Task], bool]:
-    """What mends a task; one of another version, which noted less, is taken back by its files."""
+    """Return the function that mends a task; a task of another version is undone by its files."""
     noted = task.wanted is not None or task.publishes is not None or task.run is not None
     return _MENDERS[task.name] if noted and task.name in _MENDERS else _not_done
 
@@ -82,7 +82,7 @@ def _not_done(_context: Context, domain: Domain, _record: Record, _task: Task) -
 
 
 def differences(domain: Domain, instance: Instance, drive: str) -> list[str]:
-    """What the persistent definition has that the record does not, and the other way round.
+    """Return what the persistent definition has and the record lacks, and the reverse.
 
     :param drive: path of the config drive, which is no disk of the record.
     """

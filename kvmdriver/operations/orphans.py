@@ -12,7 +12,7 @@ from kvmdriver.storage.usage import in_use
 
 @dataclasses.dataclass(frozen=True)
 class Orphan:
-    """A directory of no instance that libvirt knows, and what may be said about it."""
+    """A directory that belongs to no instance of libvirt's, and advice for the operator."""
 
     path: str
     advice: str
@@ -41,7 +41,7 @@ def find(context: Context, known: set[str]) -> list[Orphan]:
 
 
 def _changes(context: Context, directory: str) -> bool:
-    """Whether the instance of a directory has come or gone since the list of instances was made.
+    """Return whether the instance of a directory was made or removed since the instances were listed.
 
     The domain of an instance is there before its directory, and goes after it.
     """

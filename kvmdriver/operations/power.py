@@ -19,7 +19,7 @@ _START = "start it: kvmdriver server start NAME"
 
 
 def start(context: Context, name_or_uuid: str) -> None:
-    """Start a stopped instance; nothing happens when it runs."""
+    """Start a stopped instance. A running instance is left alone."""
     with context.exclusively(name_or_uuid) as (domain, _record):
         status = require_status(
             domain,
@@ -35,7 +35,7 @@ def start(context: Context, name_or_uuid: str) -> None:
 
 
 def stop(context: Context, name_or_uuid: str, *, timeout: float | None = None) -> None:
-    """Press the power button, give the guest time, then switch it off. Nothing when it is off.
+    """Press the power button, wait, then switch the instance off. A stopped instance is left alone.
 
     No lock is held while the guest takes its time.
 
@@ -114,7 +114,7 @@ def reboot(
 
 
 def suspend(context: Context, name_or_uuid: str) -> None:
-    """Write the guest's memory to disk and switch it off; nothing when that is done already."""
+    """Save the guest's memory to disk and switch it off. A suspended instance is left alone."""
     with context.exclusively(name_or_uuid) as (domain, _record):
         status = require_status(
             domain,
@@ -130,7 +130,7 @@ def suspend(context: Context, name_or_uuid: str) -> None:
 
 
 def resume(context: Context, name_or_uuid: str) -> None:
-    """Bring a suspended instance back; nothing when it runs."""
+    """Start a suspended instance with its saved memory. A running instance is left alone."""
     with context.exclusively(name_or_uuid) as (domain, record):
         status = require_status(
             domain,
@@ -146,7 +146,7 @@ def resume(context: Context, name_or_uuid: str) -> None:
 
 
 def pause(context: Context, name_or_uuid: str) -> None:
-    """Stop the guest's CPUs; nothing when they stand."""
+    """Stop the guest's CPUs. A paused instance is left alone."""
     with context.exclusively(name_or_uuid) as (domain, _record):
         status = require_status(domain, "pause", "running", "paused", remedies={"stopped": _START})
         if status == "running":
@@ -154,7 +154,7 @@ def pause(context: Context, name_or_uuid: str) -> None:
 
 
 def unpause(context: Context, name_or_uuid: str) -> None:
-    """Let the guest's CPUs run again, also after its disk was full; nothing when they run."""
+    """Let the guest's CPUs run again, also after its disk was full. A running instance is left alone."""
     with context.exclusively(name_or_uuid) as (domain, _record):
         status = require_status(
             domain,
@@ -171,7 +171,7 @@ def unpause(context: Context, name_or_uuid: str) -> None:
 def set_autostart(
     context: Context, name_or_uuid: str, on: bool, *, request_id: str | None = None
 ) -> None:
-    """Whether the instance starts with the host."""
+    """Set whether the instance starts with the host."""
     with context.exclusively(name_or_uuid) as (domain, record):
         if record.done(request_id) is not None:
             return
@@ -184,12 +184,12 @@ def set_autostart(
 
 
 def mend_autostart(_context: Context, domain: Domain, _record: Record, task: Task) -> bool:
-    """Whether the flag is set as it was to be; libvirt changes it at one moment."""
+    """Return whether autostart is set as the task wanted; libvirt changes the flag at one moment."""
     return task.wanted is not None and domain.autostart() == task.wanted.autostart
 
 
 def decide_reboot(*, run: int, before: int, cut_off: bool, same_boot: bool) -> str:
-    """What becomes of a hard reboot.
+    """Decide what becomes of a hard reboot that was cut off.
 
     :param run: the run of the guest now, -1 while it is off (``Domain.started_as``).
     :param before: the run that the reboot was to end.
@@ -207,7 +207,7 @@ def decide_reboot(*, run: int, before: int, cut_off: bool, same_boot: bool) -> s
 
 
 def mend_reboot(_context: Context, domain: Domain, _record: Record, task: Task) -> bool:
-    """Start a guest that a reboot has switched off, unless something else happened; whether done."""
+    """Start a guest that a reboot has switched off, unless something else happened; return whether done."""
     assert task.run is not None  # noqa: S101 the task has noted it
     decision = decide_reboot(
         run=domain.started_as(),

@@ -12,7 +12,7 @@ LOG = logging.getLogger(__name__)
 
 
 def reconcile(context: Context) -> list[tuple[str, str, str]]:
-    """Finish or take back each task that nobody works on; report what belongs to nobody.
+    """Finish or undo each task that nobody works on; report what belongs to nobody.
 
     Guests keep running, operations under way go on, and nothing that is not ours is touched. Run at
     the start, after each loss of libvirt, and when an operation has left what it could not mend.
@@ -58,7 +58,7 @@ def reconcile(context: Context) -> list[tuple[str, str, str]]:
 
 
 def tighten(context: Context) -> None:
-    """Close the files of this host to other users, as older versions did not."""
+    """Close this host's files to other users, which older versions did not do."""
     count = context.store.tighten(
         context.host,
         context.hypervisor.host_capabilities().uuid,
@@ -69,7 +69,7 @@ def tighten(context: Context) -> None:
 
 
 def _look_after(context: Context, uuid: str, record: Record) -> tuple[str, str] | None:
-    """The task that was cut off and its outcome, where there was one."""
+    """Mend an instance; return the task that was cut off and its outcome, if there was one."""
     task = record.task
     if task is None:
         if evacuate.leave(context, uuid):
@@ -92,7 +92,7 @@ def _look_after(context: Context, uuid: str, record: Record) -> tuple[str, str] 
 
 
 def _compare(context: Context, uuid: str) -> None:
-    """Have the three copies of an idle instance's record agree, and tell what libvirt has instead.
+    """Have the three copies of an idle instance's record agree, and log how libvirt differs.
 
     The lock keeps operations away: a deletion would otherwise get its files back, and a task its
     older record.

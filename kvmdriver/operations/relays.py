@@ -25,7 +25,7 @@ _IDLE, _AGAIN, _TIMES = 60, 10, 3
 
 
 class Relays:
-    """The consoles that are waited for, one port each, and those that are open. Thread-safe."""
+    """Consoles that wait for their client, one port each, and consoles in use. Thread-safe."""
 
     def __init__(self) -> None:
         self._acceptor = Acceptor(
@@ -39,7 +39,7 @@ class Relays:
         return len(self._waiting) + self._open
 
     def open(self, domain: Domain, address: str, *, seconds: float, most: int) -> tuple[int, str]:
-        """Wait for one client of a console; port and token.
+        """Wait for one client of a console; return port and token.
 
         :param seconds: after which the port is closed if the client has not come.
         :param most: consoles that may be open or waited for at a time.

@@ -29,7 +29,7 @@ def set_memory(
     *,
     request_id: str | None = None,
 ) -> Memory:
-    """Give an instance more or less memory, in MiB; None leaves a number as it is.
+    """Change an instance's memory, in MiB; None leaves a number unchanged.
 
     A running guest's balloon moves between nothing and the maximum; an instance with growth
     hotplug gets memory modules instead, which stay until it is removed.
@@ -112,7 +112,7 @@ def set_vcpus(
     *,
     request_id: str | None = None,
 ) -> Vcpus:
-    """Change the number of vCPUs; None leaves a number as it is.
+    """Change the number of vCPUs; None leaves a number unchanged.
 
     :raises kvmdriver.exception.Unsupported: unplugging under emulation: QEMU's TCG does not
         survive it.
@@ -184,7 +184,7 @@ def _check_maximum_vcpus(
 
 
 def _bring_online(domain: Domain, count: int) -> None:
-    """Most guests do this by themselves; the agent sees to the others, where there is one."""
+    """Have the guest agent bring vCPUs online. Most guests do that by themselves."""
     root: etree._Element = domain.xml()
     if agent_connected(root):
         with contextlib.suppress(exception.KVMDriverError):
@@ -199,7 +199,7 @@ Sizes = tuple[int, int]
 
 
 def decide(old: Sizes, wanted: Sizes, config: Sizes, live: int | None) -> bool:
-    """Whether a change of sizes is to be finished; else it is to be taken back.
+    """Decide whether a change of sizes is finished; it is undone otherwise.
 
     It is finished if any step of it can be seen, since vCPUs and modules are not taken out again.
 
@@ -210,7 +210,7 @@ def decide(old: Sizes, wanted: Sizes, config: Sizes, live: int | None) -> bool:
 
 
 def mend_memory(_context: Context, domain: Domain, record: Record, task: Task) -> bool:
-    """Have the sizes of memory as they were, or as they were to be; whether it is the latter."""
+    """Have all sizes of memory old or all new; return whether they are new."""
     old, wanted = record.instance.memory, task.wanted.memory if task.wanted else None
     assert old is not None and wanted is not None  # noqa: S101 always chosen at creation
     running = domain.xml() if domain.is_active() else None
@@ -230,7 +230,7 @@ def mend_memory(_context: Context, domain: Domain, record: Record, task: Task) -
 
 
 def mend_vcpus(_context: Context, domain: Domain, record: Record, task: Task) -> bool:
-    """Have the numbers of vCPUs as they were, or as they were to be; whether it is the latter."""
+    """Have all numbers of vCPUs old or all new; return whether they are new."""
     assert task.wanted is not None  # noqa: S101 the task has noted it
     old, wanted = record.instance.vcpus, task.wanted.vcpus
     config = _vcpus_of(domain.xml(inactive=True))
@@ -246,7 +246,7 @@ def _sizes(memory: Memory) -> Sizes:
 
 
 def _memory_of(root: etree._Element, growth: str) -> Sizes:
-    """What a definition gives the guest; libvirt writes KiB (formatdomain.html, memory)."""
+    """Return what a definition gives the guest; libvirt writes KiB (formatdomain.html, memory)."""
 
     def mib(tag: str) -> int:
         return int(root.findtext(tag) or 0) // 1024

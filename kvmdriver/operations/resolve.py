@@ -27,7 +27,7 @@ DEFAULT_MEMORY_MIB = 1024
 
 @dataclasses.dataclass(frozen=True)
 class Resolved:
-    """An instance with nothing left open, and what its definition depends on."""
+    """An instance with everything chosen, and what its definition depends on."""
 
     instance: Instance
     platform: Platform
@@ -35,7 +35,7 @@ class Resolved:
 
 
 def resolve(context: Context, request: Instance) -> Resolved:
-    """Choose and check.
+    """Choose what the request leaves open, and check everything.
 
     :raises kvmdriver.exception.KVMDriverError: the request cannot be carried out here; the error
         names the field.
@@ -91,7 +91,7 @@ def resolve(context: Context, request: Instance) -> Resolved:
 
 
 def _check_request(request: Instance) -> None:
-    """What holds for a request, and need not hold for an instance after years of changes."""
+    """Check what holds for a request, and need not hold for an instance after years of changes."""
     if not request.disks and request.boot.kernel is None:
         raise exception.InvalidRequest(
             "an instance needs a disk or a kernel to boot from",
@@ -111,7 +111,10 @@ def _check_request(request: Instance) -> None:
 
 
 def refuse_drivers_own(fields: Iterable[tuple[str, object]]) -> None:
-    """:raises kvmdriver.exception.InvalidRequest: one of the fields is set."""
+    """Refuse a request that sets fields which only the driver sets.
+
+    :raises kvmdriver.exception.InvalidRequest: one of the fields is set.
+    """
     for field, value in fields:
         if value:
             raise exception.InvalidRequest(
@@ -131,12 +134,12 @@ def _drivers_own(request: Instance) -> Iterator[tuple[str, object]]:
 
 
 def drivers_own_of_nic(nic: Nic, field: str) -> Iterator[tuple[str, object]]:
-    """Fields of a NIC that a request may not set, and their values."""
+    """Return the fields of a NIC that a request may not set, and their values."""
     yield f"{field}.plug", nic.plug
 
 
 def drivers_own_of_disk(disk: Disk, field: str) -> Iterator[tuple[str, object]]:
-    """Fields of a disk that a request may not set, and their values."""
+    """Return the fields of a disk that a request may not set, and their values."""
     for name in ("file", "volume", "boot_order", "iothread"):
         yield f"{field}.{name}", getattr(disk, name)
     yield f"{field}.device", disk.device if disk.device in ("floppy", "lun") else None
@@ -160,7 +163,7 @@ def _check_boot_images(context: Context, boot: Boot) -> None:
 
 
 def about_image(field: str, image: Image, function: Callable[..., T], *args: Any) -> T:
-    """Call ``function`` with ``image``; its errors are about ``field`` of the request."""
+    """Call ``function`` with ``image``; name ``field`` of the request in its errors."""
     try:
         return function(image, *args)
     except exception.KVMDriverError as error:
@@ -173,7 +176,7 @@ def about_image(field: str, image: Image, function: Callable[..., T], *args: Any
 
 
 def _for_system(cpu: Cpu, system: OsDefaults, virt_type: str) -> Cpu:
-    """Windows runs much better on KVM with what it knows of Hyper-V."""
+    """Add the Hyper-V features to the CPU of a Windows guest, which runs much better on KVM with them."""
     if cpu.hyperv is None and system.windows and virt_type == "kvm":
         return cpu.changed(hyperv=True)
     return cpu
@@ -206,7 +209,10 @@ def _choose_memory(context: Context, request: Instance, system: OsDefaults) -> M
 
 
 def check_memory(context: Context, memory: Memory, field: str) -> None:
-    """:raises kvmdriver.exception.InsufficientResources: more than the host could ever give."""
+    """Require that the host could give the memory at all.
+
+    :raises kvmdriver.exception.InsufficientResources: the host could never give it.
+    """
     usable = total_and_available_mib()[0] - context.conf.kvm.reserved_host_memory_mib
     if memory.maximum_mib > usable:
         raise exception.InsufficientResources(
@@ -259,7 +265,7 @@ def place_disk(
     field: str,
     first: bool = False,
 ) -> Disk:
-    """A disk with bus, name, format and file chosen, its image looked at.
+    """Return a disk with bus, name, format and file chosen, its image inspected.
 
     :raises kvmdriver.exception.KVMDriverError: the image is refused, or the bus is full.
     """
@@ -322,7 +328,7 @@ def too_small(image_mib: int, size_mib: int, field: str) -> exception.InvalidReq
 
 
 def space_needed(context: Context, disk: Disk) -> int:
-    """MiB that making a disk is going to write, as far as that is known beforehand."""
+    """Return the MiB that making a disk will write, as far as that is known beforehand."""
     needed = 0
     if isinstance(disk.image, FileImage):
         role: Role = "cdrom" if disk.device == "cdrom" else "disk"

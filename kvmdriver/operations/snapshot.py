@@ -96,7 +96,7 @@ def snapshot(
 
 
 def _publish(part: str, directory: str, name: str, *, safe: bool, progress: Progress) -> None:
-    """Give a complete image its name in a directory; a file that has that name by now stays.
+    """Give a complete image its name in a directory; a file that has that name already stays.
 
     :param safe: ``part`` lies in that directory already; else it is copied there.
     """
@@ -128,14 +128,14 @@ def _taken(target: str) -> exception.InvalidRequest:
 
 
 def mend(_context: Context, domain: Domain, _record: Record, task: Task) -> bool:
-    """End the copy that a process which died has left; whether the image is complete."""
+    """End the copy that a process which died has left; return whether the image is complete."""
     end_copies(domain)
     image = _identity(task.publishes or "")
     return decide(image, [found for path in task.files if (found := _identity(path))])
 
 
 def decide(image: Identity | None, parts: Sequence[Identity]) -> bool:
-    """Whether a snapshot is done: its part has become the image, which was not there before.
+    """Decide whether a snapshot is done: its part has become the image, which was not there before.
 
     :param image: device and inode of what has the name of the image.
     :param parts: those of the parts that are still there. One that is not the image, too, says that
@@ -153,7 +153,7 @@ def _identity(path: str) -> Identity | None:
 
 
 def choose_disk(domain: Domain, instance: Instance, name: str | None) -> Disk:
-    """The disk of that name, or the first.
+    """Return the disk of that name, or the first disk.
 
     :raises kvmdriver.exception.DeviceNotFound: there is none.
     """

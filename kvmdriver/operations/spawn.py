@@ -64,7 +64,7 @@ def spawn(
 
 
 def define(context: Context, resolved: Resolved, record: Record) -> Domain:
-    """Make the domain of a resolved instance known to libvirt."""
+    """Define the domain of a resolved instance in libvirt."""
     element = domain_xml(resolved.instance, resolved.platform, record.to_element())
     return context.hypervisor.define(element)
 
@@ -125,7 +125,7 @@ def _check_name(context: Context, request: Instance) -> None:
 
 
 def clear_leftover(context: Context, uuid: str) -> None:
-    """Remove what a dead process, or a failed operation, has left of an instance; lock held.
+    """Remove what a dead process, or a failed operation, has left of an instance whose lock is held.
 
     :raises kvmdriver.exception.InstanceBusy: the instance is still being made, or removed.
     """

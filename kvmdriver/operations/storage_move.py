@@ -92,7 +92,7 @@ def move_disk(
 
 
 def mend(context: Context, domain: Domain, _record: Record, task: Task) -> bool:
-    """End a move that was cut off: the disk is where the guest has it; whether it has moved.
+    """End a move that was cut off: the disk is where the guest has it; return whether it has moved.
 
     :raises kvmdriver.exception.InvalidState: libvirt has missed the end of the copy, and takes the
         old file for the guest's. Nothing is removed before the guest has been switched off.
@@ -122,7 +122,7 @@ def mend(context: Context, domain: Domain, _record: Record, task: Task) -> bool:
 
 
 def follow_lost(context: Context, domain: Domain, record: Record, task: Task) -> None:
-    """Define the disk that a guest has which libvirt lost while it ended the copy.
+    """Define the disk that a guest uses, after libvirt lost it while the copy ended.
 
     That is the file written last: both get the same while the copy runs, and afterwards only the
     guest's is written.
@@ -135,7 +135,7 @@ def follow_lost(context: Context, domain: Domain, record: Record, task: Task) ->
 
 
 def _written(path: str) -> int:
-    """When a file was written last, in ns; 0 when it is not there."""
+    """Return when a file was written last, in ns; 0 if there is no file."""
     try:
         return os.stat(path).st_mtime_ns
     except FileNotFoundError:
@@ -148,7 +148,7 @@ def _moved(task: Task) -> Disk:
 
 
 def outside_disks(instance: Instance) -> list[str]:
-    """Files of disks that have been moved out of the instance's directory, and go with it."""
+    """Return the files of disks outside of the instance's directory, which go with the instance."""
     return [
         disk.file.path
         for disk in instance.disks
@@ -214,7 +214,7 @@ def _require_space(target: str, size: int) -> None:
 
 
 def _redefine(context: Context, domain: Domain, disk: Disk) -> None:
-    """Have the next start of the guest find the disk, too."""
+    """Define the disk for the next start of the guest, too."""
     assert disk.file is not None  # noqa: S101 it has just been given one
     root = domain.xml(inactive=True, secure=True)
     for node in root.iterfind("devices/disk"):

@@ -1,4 +1,4 @@
-"""Looking: lists, one instance, diagnostics, the host."""
+"""Views: lists, one instance, diagnostics, the host."""
 
 import contextlib
 import logging
@@ -33,7 +33,7 @@ _FOR_GUESTS = 2 / 3
 
 
 def list_instances(context: Context) -> list[InstanceView]:
-    """All instances of ours, by name, in a number of libvirt calls that does not grow with them.
+    """Return all instances of ours, by name; the number of libvirt calls does not grow with them.
 
     Disks and interfaces are left out; ``show`` has them.
     """
@@ -108,7 +108,7 @@ def _summary_view(
 
 
 def show(context: Context, name_or_uuid: str) -> InstanceView:
-    """One instance with its disks, interfaces and addresses.
+    """Return one instance with its disks, interfaces and addresses.
 
     The sizes of the disks and some addresses need an answer of the guest's QEMU or of its agent.
     Where none comes in time they are named as unknown, and the rest is shown.
@@ -177,14 +177,14 @@ def _nic_view(node: etree._Element) -> NicView:
 def _without_the_guest(
     context: Context, domain: Domain, record: Record
 ) -> tuple[tuple[Address, ...], dict[str, Any]]:
-    """Addresses by DHCP, and the interfaces that the host's ARP table knows."""
+    """Return addresses by DHCP, and those that the host's ARP table knows."""
     networks = {nic.source for nic in record.instance.nics if nic.type == "network"}
     leased = _lease_addresses(record, _leases(context, networks))
     return leased, _interfaces(domain, libvirt_host.ARP, [])
 
 
 def _interfaces(domain: Domain, source: int, unknown: list[str]) -> dict[str, Any]:
-    """Interfaces with their addresses as one source has them; nothing where it does not answer."""
+    """Return interfaces with the addresses that one source knows; nothing if it does not answer."""
     try:
         return domain.addresses(source)
     except (exception.OperationTimeout, exception.HostBusy):
@@ -199,7 +199,7 @@ def _interfaces(domain: Domain, source: int, unknown: list[str]) -> dict[str, An
 def _others(
     record: Record, known: tuple[Address, ...], **sources: dict[str, Any]
 ) -> Iterator[Address]:
-    """Addresses that are not known yet, of the instance's own interfaces, by their source."""
+    """Yield further addresses of the instance's own interfaces, by their source."""
     taken = {address.ip for address in known}
     macs = {nic.mac for nic in record.instance.nics}
     for name, interfaces in sources.items():
@@ -213,7 +213,7 @@ def _others(
 
 
 def diagnostics(context: Context, name_or_uuid: str) -> Diagnostics:
-    """Counters of a running instance.
+    """Return counters of a running instance.
 
     :raises kvmdriver.exception.InvalidState: it is not running.
     """
@@ -277,7 +277,7 @@ def diagnostics(context: Context, name_or_uuid: str) -> Diagnostics:
 
 
 def host(context: Context) -> HostView:
-    """The host and what is in use on it."""
+    """Return the host and what is in use on it."""
     hypervisor = context.hypervisor
     qemu_version, libvirt_version = hypervisor.versions()
     capabilities = hypervisor.host_capabilities()

@@ -1,4 +1,4 @@
-"""Whether a migration will end, and what to do when it will not. Pure: no clock, no libvirt.
+"""Whether a migration will converge, and what to do if not. Pure: no clock, no libvirt.
 
 A guest changes its memory while it is sent; each pass sends what the one before has left over.
 With a dirty rate ``d`` and a throughput ``r`` each pass is ``d / r`` as long as the one before: it
@@ -47,7 +47,7 @@ class Decision:
 
 
 def predict(memory: float, dirty_rate: float, rate: float, downtime: int) -> float | None:
-    """Seconds that it takes to send a guest's memory; None when it never ends.
+    """Return the seconds that sending a guest's memory takes; None if it never ends.
 
     :param memory: MiB; ``dirty_rate`` and ``rate`` in MiB/s, ``downtime`` in ms.
     """
@@ -63,7 +63,7 @@ def predict(memory: float, dirty_rate: float, rate: float, downtime: int) -> flo
 
 
 class Convergence:
-    """Follows one migration and decides.
+    """Decides, sample by sample, what a migration needs to converge.
 
     :param policy: what is permitted; may be exchanged while the migration runs.
     """
@@ -81,7 +81,7 @@ class Convergence:
         self._warned = False
 
     def observe(self, sample: Sample) -> Decision | None:
-        """Take a look into account; what to do about it, if anything."""
+        """Take a sample into account; return what to do about it, if anything."""
         self._smooth(sample)
         self._look_ahead(sample)
         self._last = sample
@@ -149,7 +149,7 @@ class Convergence:
         return None
 
     def _longer_downtime(self) -> int:
-        """The next step; each is longer than the one before by the same factor."""
+        """Return the next downtime; each is longer than the one before by the same factor."""
         policy = self.policy
         if policy.downtime_steps < 2:
             return policy.max_downtime

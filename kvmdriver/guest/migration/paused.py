@@ -1,4 +1,4 @@
-"""Guests that are paused when they move, and have not run since they came."""
+"""Guests that were migrated while paused, and have not run on this host since."""
 
 import logging
 
@@ -13,7 +13,7 @@ _NEVER_RAN_MS = 50
 
 
 def make_movable(hypervisor: Hypervisor, domain: Domain) -> None:
-    """Have QEMU take over the images of a guest that came here paused, before it moves on.
+    """Have QEMU take over the images of a guest that arrived paused, so that it can move on.
 
     A QEMU that a guest came to leaves its images inactive until the guest runs. One that is asked
     to give up inactive images dies, before version 10.0, with its guest ("bdrv_inactivate_recurse:

@@ -10,7 +10,7 @@ _GIB = 1024**3
 def policy_of(
     conf: cfg.ConfigOpts, options: MigrationOptions, memory_mib: int, disk_bytes: int = 0
 ) -> MigrationPolicy:
-    """What one migration may do, from the configuration and its own options.
+    """Return what one migration may do, from the configuration and its own options.
 
     :param conf: the group [kvm_migration].
     :param disk_bytes: size of the disks that are copied.

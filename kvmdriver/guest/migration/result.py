@@ -1,11 +1,11 @@
-"""What libvirt answers to a migration, in the terms of the driver."""
+"""Errors of libvirt about a migration, as errors of the driver."""
 
 from kvmdriver import exception
 from kvmdriver.hypervisor.connection import PendingCall
 
 
 def migration_result(pending: PendingCall) -> None:
-    """Raise what libvirt says of a migration that has ended, nothing if it succeeded.
+    """Raise the error that has ended a migration; return if the migration succeeded.
 
     :raises kvmdriver.exception.MigrationAborted: somebody has aborted it.
     :raises kvmdriver.exception.HypervisorUnavailable: libvirtd went away; the guest may be anywhere.

@@ -1,4 +1,4 @@
-"""The migrations that this process has in hand or has ended of late."""
+"""The migrations that this process works on, or has ended lately."""
 
 import contextlib
 import dataclasses
@@ -17,7 +17,7 @@ _PAUSE = 1.0
 
 @dataclasses.dataclass
 class Wishes:
-    """What an operator wants of a running migration; whoever watches it carries it out."""
+    """What an operator wants of a running migration. The thread that watches it carries that out."""
 
     policy: MigrationPolicy
     abort: bool = False
@@ -37,14 +37,14 @@ class MigrationTable:
         self._told: dict[str, float] = {}
 
     def subscribe(self, subscriber: Callable[[MigrationView], None]) -> None:
-        """Have a function called with each view that is news, and at most every second else.
+        """Register a function that gets each changed view, and others at most once a second.
 
         It is called by whoever works on the migration, and must not wait.
         """
         self._subscribers.append(subscriber)
 
     def begin(self, view: MigrationView, policy: MigrationPolicy) -> Wishes:
-        """A migration begins, or is taken up again by another process than began it."""
+        """Note that this process works on a migration: a new one, or one that another process began."""
         wishes = Wishes(policy=policy)
         with self._lock:
             self._wishes[view.id] = wishes
@@ -52,7 +52,7 @@ class MigrationTable:
         return wishes
 
     def put(self, view: MigrationView) -> None:
-        """Show how far a migration is."""
+        """Replace the view of a migration."""
         with self._lock:
             news = self._is_news(self._views.get(view.id), view)
             self._views[view.id] = view
@@ -80,21 +80,21 @@ class MigrationTable:
         return True
 
     def end(self, identity: str) -> None:
-        """Nobody here works on a migration any more; what is left of it is to be recovered."""
+        """Note that this process has stopped work on a migration; recovery ends what is left of it."""
         with self._lock:
             self._wishes.pop(identity, None)
         self.activity.set()
 
     @contextlib.contextmanager
     def in_hand(self, identity: str) -> Iterator[None]:
-        """The body works on a migration that has begun; however it ends, nobody does afterwards."""
+        """Count a migration as worked on during the body, however the body ends."""
         try:
             yield
         finally:
             self.end(identity)
 
     def views(self) -> list[MigrationView]:
-        """All of them, the latest last."""
+        """Return the views of all migrations, the latest last."""
         with self._lock:
             return list(self._views.values())
 
@@ -103,6 +103,6 @@ class MigrationTable:
             return self._views.get(identity)
 
     def wishes(self, identity: str) -> Wishes | None:
-        """None for a migration that nobody here watches."""
+        """Return what an operator wants of a migration; None if no thread here watches it."""
         with self._lock:
             return self._wishes.get(identity)

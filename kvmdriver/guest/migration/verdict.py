@@ -1,4 +1,4 @@
-"""How a migration that is no longer under way has ended, and what follows. Pure.
+"""How a migration that libvirt does not work on any more has ended, and what follows. Pure.
 
 Only one host may have the guest. Who has it follows from what both have of it now, not from what
 either remembers: the destination that runs it has it, whatever the source does; the source has it
@@ -28,7 +28,7 @@ def decide(
     before_switch: bool = False,
     waited: float = GRACE,
 ) -> Verdict:
-    """What the source has to do.
+    """Return what the source has to do.
 
     :param there: None when the destination cannot be asked.
     :param moving: libvirt is still at it.

@@ -1,4 +1,4 @@
-"""Looking at a migration that libvirt does, and acting on what is seen and on what is wished."""
+"""Sampling a migration that libvirt carries out, and acting on samples and wishes."""
 
 import contextlib
 import dataclasses
@@ -23,7 +23,7 @@ _STUCK = 30.0
 
 
 class Watch:
-    """Shows a migration as it goes, lets it converge, and carries wishes out."""
+    """Publishes the progress of a migration, makes it converge, and carries out wishes."""
 
     pause = _LOOK
 
@@ -50,7 +50,7 @@ class Watch:
         """What the last look has shown."""
 
     def look(self) -> None:
-        """Have one look. A libvirtd that does not answer is not the end: the migration's own is."""
+        """Take one sample. A libvirtd that does not answer does not end the migration."""
         try:
             seen = self._domain.migration_progress()
             if seen is None:
@@ -74,7 +74,7 @@ class Watch:
             LOG.warning("%s: cannot look at the migration: %s", self._domain.name, error)
 
     def end_if_stuck(self) -> None:
-        """Give a migration up that does not get on, and in the end libvirt, too.
+        """Cancel a migration that makes no progress, and stop waiting for libvirt in the end.
 
         :raises kvmdriver.exception.MigrationFailed: libvirt does not even give it up.
         """

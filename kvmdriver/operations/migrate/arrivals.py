@@ -1,4 +1,4 @@
-"""What a destination holds in memory while instances come in: ports, and receivers of files."""
+"""What a destination keeps in memory while instances arrive: ports, and receivers of files."""
 
 import socket
 import threading
@@ -9,7 +9,7 @@ from kvmdriver.storage.stream import Receiver
 
 
 def parse_ports(text: str) -> range | None:
-    """The ports of [kvm_migration] ports; None where it is empty.
+    """Parse [kvm_migration] ports; None where the option is empty.
 
     :raises kvmdriver.exception.ConfigurationError: it is not a range of ports.
     """
@@ -39,7 +39,7 @@ class Arrivals:
         self._receivers: dict[str, tuple[Receiver, FileReceiver]] = {}
 
     def take_port(self, migration: str, ports: range | None, address: str) -> int | None:
-        """A port for a migration; None where libvirt is to choose.
+        """Reserve a port for a migration; None where libvirt is to choose.
 
         :raises kvmdriver.exception.InsufficientResources: all are in use.
         """
@@ -60,7 +60,7 @@ class Arrivals:
     def receive(
         self, migration: str, receiver: Receiver, address: str, port: int | None
     ) -> FileReceiver:
-        """Take files for a migration from now on."""
+        """Receive files for a migration from now on."""
         number = receiver.open(address, port or 0)
         found = FileReceiver(address=address, port=number, token=receiver.token)
         with self._lock:
@@ -68,13 +68,13 @@ class Arrivals:
         return found
 
     def receiver(self, migration: str) -> FileReceiver | None:
-        """Where the files of a migration are taken; None where none are, or not any more."""
+        """Return the receiver of a migration's files; None if there is none, or none any more."""
         with self._lock:
             found = self._receivers.get(migration)
         return found[1] if found else None
 
     def end(self, migration: str) -> None:
-        """Let go of everything that a migration had here."""
+        """Release everything that a migration has reserved here."""
         with self._lock:
             ended = self._receivers.pop(migration, None)
             for port in [port for port, owner in self._ports.items() if owner == migration]:

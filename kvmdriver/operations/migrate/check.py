@@ -1,4 +1,4 @@
-"""The destination's side before anything moves: every reason against taking an instance, at once."""
+"""The destination's check before anything moves: every reason against an instance, at once."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -31,14 +31,14 @@ _USERFAULTFD = "/proc/sys/vm/unprivileged_userfaultfd"
 
 
 def check_offer(context: Context, offer: MigrationOffer) -> MigrationAnswer:
-    """What this host says to an offer of another one. Changes nothing."""
+    """Return what this host says to the offer of another host. Changes nothing."""
     answer = check_destination(context, offer)
     problems = [*violations(offer), *answer.problems, *_tls(context, offer, answer.shared)]
     return answer.changed(problems=tuple(problems))
 
 
 def check_destination(context: Context, offer: MigrationOffer) -> MigrationAnswer:
-    """Whether this host could take an instance, wherever that comes from. Changes nothing."""
+    """Return whether this host could take an instance, wherever it comes from. Changes nothing."""
     conf = context.conf.kvm_migration
     shared = sees_marker(context, offer)
     problems: list[Problem] = []
@@ -63,7 +63,7 @@ def check_destination(context: Context, offer: MigrationOffer) -> MigrationAnswe
 
 
 def uri_of(context: Context) -> str:
-    """How the libvirtd of another host reaches that of this one."""
+    """Return the URI by which the libvirtd of another host reaches that of this one."""
     conf = context.conf.kvm_migration
     address = conf.inbound_address
     host = f"[{address}]" if ":" in address else address
@@ -71,7 +71,7 @@ def uri_of(context: Context) -> str:
 
 
 def is_leftover(record: Record | None, offer: MigrationOffer) -> bool:
-    """Whether a domain here is one that an earlier migration of the same instance has left."""
+    """Return whether an earlier migration of the same instance has left a domain here."""
     task = record.task if record else None
     if task is None or task.name != INCOMING or task.migration is None:
         return False
@@ -81,7 +81,7 @@ def is_leftover(record: Record | None, offer: MigrationOffer) -> bool:
 def _collect(
     check: Callable[[Context, MigrationOffer], Iterator[Problem]], *arguments: Any
 ) -> list[Problem]:
-    """All that a check finds, an error that ends it included."""
+    """Return all problems that a check finds; an error that ends the check is one of them."""
     found = []
     try:
         for problem in check(*arguments):
@@ -260,7 +260,10 @@ def _dotted(number: int) -> str:
 
 
 def refuse(instance: Instance, destination: str, problems: list[Problem]) -> None:
-    """:raises kvmdriver.exception.MigrationRefused: there are problems; it has all of them."""
+    """Refuse a migration with all problems found; return if there are none.
+
+    :raises kvmdriver.exception.MigrationRefused: there are problems.
+    """
     if problems:
         count = len(problems)
         raise exception.MigrationRefused(

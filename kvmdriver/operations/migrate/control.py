@@ -10,7 +10,7 @@ from kvmdriver.operations.migrate.settle import finish_incoming
 
 
 def list_migrations(context: Context) -> list[MigrationView]:
-    """Migrations to and from this host: under way, cut off, and ended since the agent started."""
+    """Return migrations to and from this host: running, cut off, and ended since the agent started."""
     found = {view.id: view for view in context.migrations.views()}
     for summary in context.hypervisor.summaries():
         record = context.record(summary.uuid)
@@ -32,7 +32,7 @@ def list_migrations(context: Context) -> list[MigrationView]:
 
 
 def get_migration(context: Context, name_or_uuid: str) -> MigrationView:
-    """The latest migration of an instance.
+    """Return the latest migration of an instance.
 
     :raises kvmdriver.exception.InvalidState: there has been none of late.
     """
@@ -47,7 +47,7 @@ def get_migration(context: Context, name_or_uuid: str) -> MigrationView:
 
 
 def abort(context: Context, name_or_uuid: str, *, force: bool = False) -> None:
-    """Give a migration up; the instance stays on the source.
+    """Cancel a migration; the instance stays on the source.
 
     :param force: end one whose other host cannot be asked, by declaring that it has no part of
         the instance any more. If it has, the instance is there twice: see to it that it is off.
@@ -94,7 +94,7 @@ def _declare(context: Context, view: MigrationView) -> None:
 
 
 def force_complete(context: Context, name_or_uuid: str) -> None:
-    """Bring a migration to its end at once: by post-copy where permitted, else by a pause.
+    """Complete a migration at once: by post-copy where permitted, else by pausing the guest.
 
     :raises kvmdriver.exception.InvalidState: it does not run.
     """
@@ -102,7 +102,7 @@ def force_complete(context: Context, name_or_uuid: str) -> None:
 
 
 def change(context: Context, name_or_uuid: str, options: MigrationOptions) -> MigrationView:
-    """Change what a running migration may do; None leaves a value as it is.
+    """Change the policy of a running migration; None leaves a value unchanged.
 
     :raises kvmdriver.exception.InvalidState: it does not run.
     """

@@ -1,4 +1,4 @@
-"""Whether what a migration sends can be encrypted, asked before anything moves."""
+"""Whether a migration can be encrypted, asked before anything moves."""
 
 from typing import Literal
 
@@ -15,7 +15,7 @@ from kvmdriver.storage import stream
 def problems(
     conf: cfg.ConfigOpts, role: Literal["client", "server"], kind: MigrationKind, *, shared: bool
 ) -> list[Problem]:
-    """What keeps this host from encrypting what it sends or takes, where it is to.
+    """Return what keeps this host from encrypting what it sends or receives, where required.
 
     :param conf: the group [kvm_migration].
     :param role: ``client`` on the source, ``server`` on the destination.

@@ -1,4 +1,4 @@
-"""The source moves a running guest: offer, have it prepared, send, watch, and settle the end."""
+"""Live migration at the source: offer, prepare, send, watch, settle."""
 
 import contextlib
 import logging
@@ -46,7 +46,7 @@ LOG = logging.getLogger(__name__)
 
 
 class Move:
-    """One instance on its way out of this host; ``state`` names the step that it is in."""
+    """One instance on its way out of this host; ``state`` names the current step."""
 
     def __init__(
         self,
@@ -76,13 +76,13 @@ class Move:
         self._began = time.monotonic()
 
     def update(self, **fields: object) -> None:
-        """Show how far it is."""
+        """Publish how far the migration is."""
         elapsed = round(time.monotonic() - self._began, 1)
         self.view = self.view.changed(elapsed=elapsed, **fields)
         self.context.migrations.put(self.view)
 
     def keep(self, state: MigrationState, **fields: object) -> None:
-        """Note the state where a crash does not reach it: with the domain."""
+        """Write the state into the domain's metadata, which survives a crash."""
         task = self.record.task
         assert task is not None and task.migration is not None  # noqa: S101 it has been begun
         migration = task.migration.changed(state=state, **fields)
@@ -91,12 +91,15 @@ class Move:
         self.update(state=state)
 
     def prepare(self) -> MigrationPlan:
-        """Have the destination make ready."""
+        """Have the destination prepare for the instance."""
         with _marker(self.context, self.offer):
             return self.neighbour.prepare(self.offer)
 
     def stop_if_asked(self) -> None:
-        """:raises kvmdriver.exception.MigrationAborted: an operator wants the end of it."""
+        """Stop if an operator has cancelled the migration.
+
+        :raises kvmdriver.exception.MigrationAborted: an operator has.
+        """
         if self.wishes.abort:
             raise exception.MigrationAborted("aborted by an operator", instance=self.domain.name)
 
@@ -108,7 +111,7 @@ def check(
     options: MigrationOptions,
     kind: MigrationKind = "live",
 ) -> MigrationCheck:
-    """Whether an instance could move, with all reasons against it. Changes nothing."""
+    """Return whether an instance could move, with all reasons against it. Changes nothing."""
     with context.exclusively(name_or_uuid) as (domain, record):
         offer = offers.make_offer(context, domain, record, kind, options)
         problems = offers.check_source(context, domain, record, kind)
@@ -152,7 +155,7 @@ def live_migrate(
 
 
 def _try(move: Move, progress: Progress) -> tuple[bool, exception.KVMDriverError | None]:
-    """Move the guest; whether it is sure to be here still, and what has gone wrong, if anything."""
+    """Move the guest; return whether it is surely still here, and the error, if any."""
     domain, destination = move.domain, move.neighbour.host
     before_switch = True
     try:
@@ -184,7 +187,7 @@ def begin(
     kind: MigrationKind,
     request_id: str | None,
 ) -> Move:
-    """Ask both sides whether it can be done; from then on the instance is busy.
+    """Ask both hosts whether the instance can move; from then on the instance is busy.
 
     :raises kvmdriver.exception.MigrationRefused: it cannot; with all reasons of both sides.
     """
@@ -235,7 +238,7 @@ def begin(
 def _after_answer(
     context: Context, instance: Instance, kind: MigrationKind, answer: MigrationAnswer
 ) -> list[Problem]:
-    """What speaks against a migration once it is known how the two hosts are connected."""
+    """Return the problems that show once it is known how the two hosts are connected."""
     found = list(answer.problems)
     conf = context.conf.kvm_migration
     found += encryption.problems(conf, "client", kind, shared=answer.shared)
@@ -247,7 +250,7 @@ def _after_answer(
 
 
 def send_files(move: Move, plan: MigrationPlan, progress: Progress) -> None:
-    """Send what the destination wants of the instance's files."""
+    """Send the files that the destination wants of the instance."""
     context, layout = move.context, move.context.store.layout(move.domain.uuid)
 
     def watched(stage: str, done: int, total: int | None, unit: str = "bytes") -> None:
@@ -265,7 +268,7 @@ def send_files(move: Move, plan: MigrationPlan, progress: Progress) -> None:
 
 
 def _run(move: Move, plan: MigrationPlan, progress: Progress) -> None:
-    """Have libvirt do it, and see to it that it ends."""
+    """Have libvirt migrate the guest, and watch the migration until it has ended."""
     move.stop_if_asked()
     conf = move.context.conf.kvm_migration
     move.keep("run")
@@ -343,7 +346,7 @@ def _dirty_rate(context: Context, domain: Domain) -> float | None:
 
 @contextlib.contextmanager
 def _marker(context: Context, offer: MigrationOffer) -> Iterator[None]:
-    """A file in the instance's directory, by which a host that shares it knows that it does."""
+    """Make a file in the instance's directory, by which a host that shares the directory knows that."""
     path = context.store.layout(offer.instance.uuid).file(offer.marker)
     with open(path, "w"):
         pass

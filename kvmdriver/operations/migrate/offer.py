@@ -1,4 +1,4 @@
-"""The source's side before anything moves: what is to move, and what speaks against it here."""
+"""The source's check before anything moves: what is to move, and what speaks against it here."""
 
 import os
 
@@ -39,7 +39,7 @@ def make_offer(
     kind: MigrationKind,
     options: MigrationOptions,
 ) -> MigrationOffer:
-    """Everything about an instance that another host needs to know to take it."""
+    """Return all that another host needs to know of an instance to take it."""
     instance = record.instance
     active = domain.is_active()
     running = domain.xml()
@@ -92,7 +92,7 @@ def make_offer(
 def check_source(
     context: Context, domain: Domain, record: Record, kind: MigrationKind
 ) -> list[Problem]:
-    """What speaks against a migration on this side, all of it."""
+    """Return every reason against a migration on this side."""
     found = []
     status = domain.status()
     if kind == "live" and status not in _ACTIVE:
@@ -141,7 +141,7 @@ def check_source(
 
 
 def check_shared(instance: Instance) -> list[Problem]:
-    """What speaks against a migration between hosts that share the instance's directory."""
+    """Return the reasons against a migration between hosts that share the instance's directory."""
     return [
         Problem(
             code="unsupported",
@@ -154,12 +154,12 @@ def check_shared(instance: Instance) -> list[Problem]:
 
 
 def problem_of(error: exception.KVMDriverError) -> Problem:
-    """An error as one reason among others."""
+    """Return an error as one reason among others."""
     return Problem(code=error.code, field=error.field, message=error.message, remedy=error.remedy)
 
 
 def moving_disk(context: Context, disk: Disk, *, sent: bool) -> MovingDisk:
-    """A disk with its file, as the offer has it.
+    """Return a disk with its file, as the offer has it.
 
     :param sent: the file itself is sent, not its content by QEMU.
     """
@@ -194,7 +194,7 @@ def _moving_file(place: str, path: str) -> MovingFile | None:
 
 
 def _pinned(running: etree._Element) -> tuple[int, ...]:
-    """Numbers of all host CPUs that the domain is pinned to."""
+    """Return the numbers of all host CPUs that the domain is pinned to."""
     found: set[int] = set()
     for node in running.iterfind("cputune/*"):
         if node.get("cpuset"):

@@ -1,4 +1,4 @@
-"""Where the files of an instance that comes lie on this host, and which of them have to be sent.
+"""Where the files of an arriving instance lie on this host, and which of them the source sends.
 
 Where the hosts share the directory, the files stay what they are. Else this host chooses every
 name by itself. An image is taken from the cache of this host only where the instance names its
@@ -28,7 +28,7 @@ _ORIGIN = 80
 
 
 def images_of(offer: MigrationOffer) -> Iterator[tuple[str, Disk]]:
-    """Each image that the instance cannot do without, by its name on the source, with its disk."""
+    """Return each image that the instance needs, by its name on the source, with its disk."""
     moving = {disk.name: disk for disk in offer.disks}
     for disk in offer.instance.disks:
         if disk.device == "cdrom":
@@ -41,13 +41,13 @@ def images_of(offer: MigrationOffer) -> Iterator[tuple[str, Disk]]:
 
 
 def shared_images(context: Context, offer: MigrationOffer) -> dict[str, str]:
-    """Where the images are when the hosts share the directory, by name."""
+    """Return where the images are if the hosts share the directory, by name."""
     directory = context.store.cache_directory
     return {name: os.path.join(directory, name) for name, _disk in images_of(offer)}
 
 
 def images_here(context: Context, offer: MigrationOffer) -> dict[str, str]:
-    """Where the images are that this host need not be sent, by name; changes nothing."""
+    """Return where the images are that the source need not send, by name. Changes nothing."""
     found = {}
     for name, disk in images_of(offer):
         path = _locate(context, disk, name)
@@ -57,7 +57,7 @@ def images_here(context: Context, offer: MigrationOffer) -> dict[str, str]:
 
 
 def obtain_images(context: Context, offer: MigrationOffer) -> dict[str, str]:
-    """Where each image lies on this host from now on, or will when the source has sent it."""
+    """Return where each image lies on this host from now on, or will after the source has sent it."""
     sizes = {file.name: file.size for file in offer.files if file.place == "cache"}
     found: dict[str, str] = {}
     for name, disk in images_of(offer):
@@ -70,7 +70,7 @@ def obtain_images(context: Context, offer: MigrationOffer) -> dict[str, str]:
 
 
 def is_received(path: str) -> bool:
-    """Whether an image of the cache has been, or is to be, sent by another host."""
+    """Return whether the name of an image in the cache is that of one sent by another host."""
     return _RECEIVED.match(os.path.basename(path)) is not None
 
 
@@ -79,7 +79,7 @@ def _received_name(name: str) -> str:
 
 
 def _locate(context: Context, disk: Disk, name: str) -> str | None:
-    """The place in the cache of the image that a disk names, if that is the image it is made of."""
+    """Return the place in the cache of the image that a disk names, if the disk is made of that image."""
     if disk.image is None:
         return None
     try:
@@ -94,7 +94,7 @@ def _locate(context: Context, disk: Disk, name: str) -> str | None:
 
 
 def _obtain(context: Context, disk: Disk, name: str, size: int | None) -> bool:
-    """Have the image from its origin, or from the cache; whether that is possible."""
+    """Fetch the image from its origin, or find it in the cache; return whether that worked."""
     if disk.image is None or _locate(context, disk, name) is None:
         return False
     try:
@@ -110,7 +110,7 @@ def _role(disk: Disk) -> Role:
 
 
 def wanted_files(offer: MigrationOffer, images: Mapping[str, str]) -> tuple[MovingFile, ...]:
-    """What the source has to send, by the names that it has there."""
+    """Return what the source has to send, by the names that the files have there."""
     files = [
         file
         for file in offer.files
@@ -127,7 +127,7 @@ def wanted_files(offer: MigrationOffer, images: Mapping[str, str]) -> tuple[Movi
 def placed(
     context: Context, offer: MigrationOffer, images: Mapping[str, str] | None = None
 ) -> Instance:
-    """The instance with its files where this host keeps them.
+    """Return the instance with its files where this host keeps them.
 
     :param images: where its images are, by their names; without them, those of a shared cache, or
         those that the instance itself names.
@@ -158,7 +158,7 @@ def placed(
 
 
 def sees_marker(context: Context, offer: MigrationOffer) -> bool:
-    """Whether the directory of the instance is the source's own, too."""
+    """Return whether the directory of the instance is the source's own, too."""
     layout = context.store.layout(offer.instance.uuid)
     return os.path.exists(layout.file(offer.marker))
 
@@ -179,7 +179,7 @@ def _cdrom(context: Context, disk: Disk, images: Mapping[str, str] | None, field
 def disk_path(
     layout: InstanceLayout, offer: MigrationOffer, moving: MovingDisk, *, shared: bool
 ) -> str:
-    """Where the file of a disk lies on this host.
+    """Return where the file of a disk lies on this host.
 
     :raises kvmdriver.exception.InvalidRequest: the shared file cannot be one of a disk.
     """
@@ -197,7 +197,7 @@ def disk_path(
 
 
 def _disk_names(uuid: str, name: str) -> tuple[str, ...]:
-    """Names that the file of a disk can have: when made, and after it was moved."""
+    """Return the names that the file of a disk can have: when made, and after a move."""
     moved = [f"{stem}.{name}.{suffix}" for stem in ("disk", uuid) for suffix in ("qcow2", "raw")]
     return ("disk", f"disk.{name}", *moved)
 
@@ -205,7 +205,7 @@ def _disk_names(uuid: str, name: str) -> tuple[str, ...]:
 def accept_disk(
     context: Context, disk: MovingDisk, images: Mapping[str, str]
 ) -> Callable[[str], None] | None:
-    """What a disk that was sent has to pass before it gets its name; None for a raw one.
+    """Return the check that a received disk must pass before it gets its name; None for a raw disk.
 
     Its backing file is called as it is here afterwards.
     """

@@ -1,4 +1,4 @@
-"""The destination makes ready: a definition that waits, disks to fill, files to receive."""
+"""The destination prepares: a definition without a guest, disks to fill, files to receive."""
 
 import os
 from collections.abc import Mapping
@@ -49,7 +49,7 @@ LOG_BYTES = 4 * 1024 * 1024
 
 
 def prepare(context: Context, offer: MigrationOffer) -> MigrationPlan:
-    """Make everything that an instance needs here, its guest excepted.
+    """Make everything that an instance needs here, except for its guest.
 
     What an earlier migration from the same host has left is removed first, so that the same offer
     can come twice. From then on a crash leaves a domain whose record says what it is.
@@ -122,7 +122,7 @@ def prepare(context: Context, offer: MigrationOffer) -> MigrationPlan:
 
 
 def remove_incoming(context: Context, domain: Domain) -> None:
-    """Take back what ``prepare`` has made, a QEMU that waits for its memory included."""
+    """Undo ``prepare``; a QEMU that waits for the memory of the guest ends."""
     record = context.record(domain.uuid)
     task = record.task if record else None
     if record is None or task is None or task.migration is None:
@@ -137,13 +137,13 @@ def remove_incoming(context: Context, domain: Domain) -> None:
 
 
 def forget(domain: Domain) -> None:
-    """Remove a definition; NVRAM is a file like others, and goes with the directory or stays."""
+    """Undefine a domain; NVRAM is a file like others, and goes with the directory or stays."""
     domain.destroy()
     domain.undefine(keep_nvram=True)
 
 
 def definition(context: Context, offer: MigrationOffer, record: Record) -> etree._Element:
-    """A definition for this host of what an offer offers; devices keep their addresses.
+    """Return a definition for this host of what an offer offers; devices keep their addresses.
 
     :raises kvmdriver.exception.InvalidRequest: the offered one has devices that the instance has
         not.
@@ -173,7 +173,7 @@ def definition(context: Context, offer: MigrationOffer, record: Record) -> etree
 
 
 def parse_definition(text: str, field: str) -> etree._Element:
-    """A definition that another host has sent or kept.
+    """Parse a definition that another host has sent or kept.
 
     :raises kvmdriver.exception.InvalidRequest: it is none.
     """
@@ -201,7 +201,7 @@ def _expected(
     wanted: tuple[MovingFile, ...],
     images: Mapping[str, str],
 ) -> dict[str, ExpectedFile]:
-    """Where each file that the source is to send goes, and how large it is."""
+    """Return where each file goes that the source is to send, and its size."""
     layout = context.store.layout(offer.instance.uuid)
     disks = {disk.file: disk for disk in offer.disks} if offer.kind == "cold" else {}
     found = {}
@@ -221,7 +221,7 @@ def _expected(
 
 
 def receiver(context: Context, uuid: str, identity: str) -> FileReceiver:
-    """Where the files of an instance that moves here are taken, or of one that has just come.
+    """Return the receiver of files of an instance that moves here, or has just arrived.
 
     :raises kvmdriver.exception.InvalidState: that migration is not one to this host.
     """
@@ -243,7 +243,7 @@ def receiver(context: Context, uuid: str, identity: str) -> FileReceiver:
 def _receive(
     context: Context, uuid: str, identity: str, files: dict[str, ExpectedFile], *, live: bool
 ) -> FileReceiver:
-    """Listen for files; the console's log comes last, when the guest has gone over."""
+    """Listen for files. The console's log comes last, after the guest has arrived."""
     conf = context.conf.kvm_migration
     layout = context.store.layout(uuid)
     log = _older_log(layout) if live else layout.console_log
@@ -257,7 +257,7 @@ def _receive(
 
 
 def _older_log(layout: InstanceLayout) -> str:
-    """Where what was printed elsewhere goes: in virtlogd's manner, older logs have a number."""
+    """Return where the log of the source goes: as with virtlogd, older logs have a number."""
     number = 0
     while os.path.exists(path := f"{layout.console_log}.{number}"):
         number += 1

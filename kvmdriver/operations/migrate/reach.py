@@ -1,4 +1,4 @@
-"""Whether another host's libvirtd can be reached at all, before anything depends on it."""
+"""Whether the libvirtd of another host can be reached, asked before anything depends on it."""
 
 import socket
 import urllib.parse
@@ -11,7 +11,7 @@ _PORTS = {"tls": 16514, "tcp": 16509, "ssh": 22}
 
 
 def unreachable(uri: str) -> list[Problem]:
-    """What keeps this host from reaching a libvirt URI, as far as a connection shows it."""
+    """Return what keeps this host from reaching a libvirt URI, as far as a connection shows it."""
     parts = urllib.parse.urlsplit(uri)
     transport = parts.scheme.partition("+")[2] or "tls"
     port = parts.port or _PORTS.get(transport)

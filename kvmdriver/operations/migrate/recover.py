@@ -1,4 +1,4 @@
-"""Taking up again the migrations that a crash has left: of this agent, of another, of libvirtd."""
+"""Recovery of migrations that a crash has cut off: of this agent, of another, of libvirtd."""
 
 import logging
 import threading
@@ -26,7 +26,7 @@ LOG = logging.getLogger(__name__)
 
 
 def recover(context: Context, neighbours: Neighbours) -> int:
-    """End what nobody has in hand; the number of migrations that are still not ended.
+    """End migrations that no thread works on; return how many have not ended yet.
 
     To be called again as long as there are any.
     """
@@ -54,7 +54,7 @@ def recover(context: Context, neighbours: Neighbours) -> int:
 
 
 def is_moving(context: Context, uuid: str, identity: str) -> bool:
-    """Whether this host, as the source, still has a migration in hand."""
+    """Return whether this host, as the source, has not ended a migration yet."""
     known = context.known(uuid)
     return known is not None and migration_of(known[1], OUTGOING, identity) is not None
 

@@ -1,4 +1,4 @@
-"""Ending a migration, from whatever state it is in: the guest is on one host, the other is clean.
+"""Ending a migration, whatever its state: the guest is on one host, and the other host is clean.
 
 Every step can be taken again, so that whoever was cut off, or is called twice, gets to the same end.
 """
@@ -42,7 +42,7 @@ def settle(
     before_switch: bool = False,
     cause: exception.KVMDriverError | None = None,
 ) -> MigrationView:
-    """The source ends a migration that libvirt does not work on any more.
+    """End, at the source, a migration that libvirt does not work on any more.
 
     :param before_switch: the guest is known not to have left.
     :param cause: why it has ended early, where that is known; raised if it did.
@@ -132,7 +132,7 @@ def _latest(context: Context, view: MigrationView) -> MigrationView:
 
 
 def _finish(context: Context, view: MigrationView, neighbour: Neighbour) -> MigrationView:
-    """The guest is there: what is left of it here goes.
+    """Remove what is here of a guest that has arrived at the destination.
 
     The other host is told without holding the instance's lock: the task that is noted with the
     domain keeps others off all the while.
@@ -161,14 +161,14 @@ def _finish(context: Context, view: MigrationView, neighbour: Neighbour) -> Migr
 
 
 def _leaving(context: Context, view: MigrationView) -> tuple[Domain, Migration, Record] | None:
-    """What is here of an instance that moves away, or None when it has gone."""
+    """Return what is here of an instance that moves away; None if it has gone."""
     known = context.known(view.uuid)
     migration = migration_of(known[1], OUTGOING, view.id) if known else None
     return None if known is None or migration is None else (known[0], migration, known[1])
 
 
 def _summary(last: JobProgress | None) -> dict[str, object]:
-    """What to show of a migration that is over."""
+    """Return the view of a migration that has ended."""
     if last is None:
         return {}
     seconds = last.elapsed / 1000
@@ -188,7 +188,7 @@ def _summary(last: JobProgress | None) -> dict[str, object]:
 
 
 def _send_console_log(context: Context, view: MigrationView, neighbour: Neighbour) -> None:
-    """Send what the guest has printed so far. Its loss is no reason to lose more.
+    """Send what the guest has printed so far. A failure is logged: the guest has moved.
 
     The destination looks for guests that have arrived (see recover), and closes the receiver of one
     that it finds running. When that happens during the transfer, a second receiver takes the log.
@@ -230,7 +230,7 @@ def send_file(
 
 
 def _roll_back(context: Context, view: MigrationView, neighbour: Neighbour) -> None:
-    """The guest stays: it goes on here, and what was made for it there goes."""
+    """Keep the guest here, and have the destination remove what was made for it."""
     context.migrations.put(_latest(context, view).changed(state="roll-back"))
     with context.locks.hold(view.uuid):
         domain, record = context.find(view.uuid)
@@ -260,7 +260,7 @@ def _go_on(domain: Domain, migration: Migration) -> None:
 
 
 def destination_state(context: Context, uuid: str, identity: str) -> DestinationState:
-    """What this host, as the destination of a migration, has of an instance."""
+    """Return what this host, as the destination of a migration, has of an instance."""
     known = context.known(uuid)
     if known is None:
         return "none"
@@ -282,7 +282,7 @@ def destination_state(context: Context, uuid: str, identity: str) -> Destination
 
 
 def finish_incoming(context: Context, uuid: str, identity: str) -> None:
-    """The instance is this host's own now. Nothing happens when it is already.
+    """Make an arrived instance this host's own. A second call changes nothing.
 
     A guest that died on the way is started again from its disks.
     """
@@ -308,7 +308,7 @@ def finish_incoming(context: Context, uuid: str, identity: str) -> None:
 
 
 def point_to_images(context: Context, instance: Instance) -> None:
-    """Overlays that another host has made name their images as they are called there."""
+    """Have overlays of another host name their images as this host names them."""
     for disk in instance.disks:
         if disk.device != "disk" or disk.file is None or disk.file.format != "qcow2":
             continue
@@ -320,7 +320,7 @@ def point_to_images(context: Context, instance: Instance) -> None:
 
 
 def roll_back_incoming(context: Context, uuid: str, identity: str) -> None:
-    """Remove what was made for a migration that does not come. Nothing happens when it is gone.
+    """Remove what was made for an instance that does not arrive. A second call changes nothing.
 
     :raises kvmdriver.exception.InvalidState: the guest runs here.
     """
@@ -338,7 +338,7 @@ def roll_back_incoming(context: Context, uuid: str, identity: str) -> None:
 
 
 def migration_of(record: Record, task_name: str, identity: str) -> Migration | None:
-    """The migration that a record notes as one of its host's tasks: INCOMING or OUTGOING."""
+    """Return the migration that a record notes as one of its host's tasks: INCOMING or OUTGOING."""
     task = record.task
     if task is None or task.name != task_name or task.migration is None:
         return None

@@ -1,4 +1,4 @@
-"""What an offer from another host must keep to, whatever this host has. Pure."""
+"""What the offer of another host must keep to, whatever this host has. Pure."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ _CONFIG_DRIVE, _KERNEL, _RAMDISK, _NVRAM = "disk.config", "kernel", "ramdisk", "
 
 
 def violations(offer: MigrationOffer) -> Iterator[Problem]:
-    """Everything in an offer that no agent of ours offers."""
+    """Return everything in an offer that no agent of ours offers."""
     yield from _marker(offer)
     yield from _disks(offer)
     yield from _files(offer)
@@ -30,7 +30,7 @@ def _marker(offer: MigrationOffer) -> Iterator[Problem]:
 
 
 def marker_of(identity: str) -> str:
-    """Name of the file by which a host recognizes a directory that it shares with the source."""
+    """Return the name of the file by which a host recognizes a directory that it shares with the source."""
     return f"migration-{identity}"
 
 
