@@ -68,7 +68,7 @@ def attach_volume(
 def detach_volume(
     node: Node, connection_info: dict[str, Any], instance: NovaInstance, mountpoint: str
 ) -> None:
-    """Unplug a volume and disconnect it. One that is not plugged in is still disconnected.
+    """Unplug a volume and disconnect it. A volume that is not plugged in is still disconnected.
 
     :raises nova.exception.DeviceDetachFailed: the guest does not release the volume.
     """
@@ -83,7 +83,9 @@ def detach_volume(
 
 
 def _detach(node: Node, domain: Domain, path: str, device: str) -> None:
-    """Without a lock: it waits for the guest. nova keeps other changes of the instance away."""
+    """Detach a device without the lock of the instance, as the guest may take long. Nova itself keeps
+    other changes of the instance away.
+    """
     try:
         devices.detach_device(
             node.hypervisor,
@@ -129,7 +131,7 @@ def swap_volume(
     mountpoint: str,
     resize_to: int,
 ) -> None:
-    """Copy a volume to another while the guest runs, and have the guest go on with that one.
+    """Copy a volume to another while the guest runs, and switch the guest to the copy.
 
     :param resize_to: GiB of the new volume where it is larger, else 0.
     :raises kvmdriver.exception.InvalidState: the guest does not run.
@@ -201,7 +203,7 @@ def attach_interface(node: Node, instance: NovaInstance, image_meta: Any, vif: A
 
 
 def detach_interface(node: Node, instance: NovaInstance, vif: Any) -> None:
-    """Unplug an interface; nothing happens when the guest does not have it."""
+    """Unplug an interface. An interface that the guest does not have is no error."""
     domain = node.hypervisor.find(instance.uuid)
     if domain is not None:
         mac = vif["address"].lower()
@@ -214,7 +216,7 @@ def detach_interface(node: Node, instance: NovaInstance, vif: Any) -> None:
 
 
 def _interface_path(vif: Any) -> str:
-    """Where an interface is in a definition: by its MAC, or by its PCI address where it has none.
+    """Return where an interface is in a definition: by its MAC, or by its PCI address without a MAC.
 
     A whole network card (vnic type direct-physical) is a ``<hostdev>``, which has no MAC.
     """
@@ -229,7 +231,7 @@ def _interface_path(vif: Any) -> str:
 
 
 def next_device_name(node: Node, instance: NovaInstance, bdms: Any, block_device: Any) -> str:
-    """A free device name for a volume, on the bus that it asks for or its image has."""
+    """Return a free device name for a volume, on the bus that is asked for or that the image names."""
     machine = node.machine(instance.image_meta, instance)
     device = block_device.device_type or "disk"
     bus = block_devices.bus_of(block_device.disk_bus, instance.image_meta, device, machine)

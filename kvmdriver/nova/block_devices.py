@@ -1,4 +1,4 @@
-"""Which disks an instance has, under which names and on which buses: nova's block device mapping.
+"""Which disks an instance has, with names and buses: nova's block device mapping.
 
 The names and file names are those of Nova's in-tree libvirt driver, so that an instance made by
 one driver is the same to the other.
@@ -46,7 +46,7 @@ class Slot:
 
 
 def bus_of(wanted: str | None, image_meta: ImageMeta, device: str, machine: str) -> str:
-    """Bus of a device: as asked for, else by the image's properties, its system, the machine.
+    """Return the bus of a device: as asked for, else by the image, its system, the machine.
 
     :raises nova.exception.UnsupportedHardware: there is no such bus.
     """
@@ -67,12 +67,12 @@ _BUS_OF_PREFIX = {"vd": "virtio", "hd": "ide", "sd": "scsi", "fd": "fdc"}
 
 
 def bus_of_name(name: str) -> str | None:
-    """The bus that a target name stands for: libvirt derives a device's place from its name."""
+    """Return the bus that a target name stands for: libvirt derives a device's place from its name."""
     return _BUS_OF_PREFIX.get(name[:2])
 
 
 def bare(name: str | None) -> str | None:
-    """vda from /dev/vda."""
+    """Return vda for /dev/vda."""
     return block_device.strip_dev(name) if name else None
 
 
@@ -94,7 +94,7 @@ class Namer:
 
 
 def root_device_name(image_meta: ImageMeta, bdm: Any, machine: str) -> str:
-    """Device name of the root disk, e.g. /dev/vda."""
+    """Return the device name of the root disk, e.g. /dev/vda."""
     device = _root_device(image_meta, bdm)
     wanted = (bdm.disk_bus if bdm is not None else None) or None
     return "/dev/" + free_name(bus_of(wanted, image_meta, device, machine), set())
@@ -112,7 +112,7 @@ def plan(
     block_device_info: dict[str, Any] | None,
     machine: str,
 ) -> list[Slot]:
-    """All disks of an instance, the root disk first, the config drive last."""
+    """Return all disks of an instance, the root disk first, the config drive last."""
     info = block_device_info or {}
     ephemerals = nova_driver.block_device_info_get_ephemerals(info)
     swap = nova_driver.block_device_info_get_swap(info)
@@ -204,7 +204,7 @@ def _root(
 
 
 def volume_slot(entry: Any, image_meta: ImageMeta, namer: Namer, machine: str) -> Slot:
-    """Place of a volume from its driver block device mapping."""
+    """Return the place of a volume from its driver block device mapping."""
     device = entry.get("device_type") or "disk"
     name = bare(entry["mount_device"])
     wanted = entry.get("disk_bus") or (bus_of_name(name) if name else None)
@@ -231,7 +231,7 @@ def _config_drive(image_meta: ImageMeta, namer: Namer, machine: str) -> Slot:
 def rescue_plan(
     slots: list[Slot], image_meta: ImageMeta, rescue_meta: ImageMeta, machine: str
 ) -> list[Slot]:
-    """The disks while an instance is rescued.
+    """Return the disks of an instance while it is rescued.
 
     With ``hw_rescue_device`` or ``hw_rescue_bus`` on the rescue image all of the instance's own
     devices stay where they are and the rescue disk comes last (stable device rescue). Otherwise

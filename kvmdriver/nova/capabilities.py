@@ -1,4 +1,4 @@
-"""What the driver tells nova that it can do; each becomes a trait of the host in placement."""
+"""Capabilities of the driver; each becomes a trait of the host in placement."""
 
 from nova.virt import driver as nova_driver
 
@@ -32,7 +32,7 @@ CAPABILITIES = {
 
 
 def of_host(node: Node) -> dict[str, bool]:
-    """Capabilities with those that depend on the host and its configuration."""
+    """Return the capabilities, with those that depend on the host and its configuration."""
     return {
         **CAPABILITIES,
         "supports_secure_boot": _secure_boot(node),
@@ -41,6 +41,6 @@ def of_host(node: Node) -> dict[str, bool]:
 
 
 def _secure_boot(node: Node) -> bool:
-    """Secure boot needs q35, whatever the default machine type is."""
+    """Return whether guests can have secure boot: with q35, whatever the default machine type is."""
     q35 = node.hypervisor.host_capabilities().machines.get("q35")
     return q35 is not None and node.capabilities(q35).secure_boot

@@ -1,4 +1,4 @@
-"""Consoles of an instance: where to connect, and what was printed."""
+"""Consoles of an instance: where to connect, and what the guest has printed."""
 
 import os
 
@@ -17,7 +17,7 @@ MAX_BYTES = 100 * 1024
 
 
 def output(node: Node, instance: NovaInstance) -> bytes:
-    """The end of the console log, with what virtlogd has put aside of it.
+    """Return the end of the console log, older files of virtlogd included.
 
     :raises nova.exception.ConsoleNotAvailable: the instance has no log.
     """
@@ -34,7 +34,7 @@ def output(node: Node, instance: NovaInstance) -> bytes:
 
 
 def _tail(path: str, size: int) -> bytes:
-    """The last bytes of a log, which virtlogd makes for root alone.
+    """Return the last bytes of a log, which virtlogd makes for root alone.
 
     A nova-compute that is not root reads the log through nova's own privileged process: nova's
     rootwrap filters let that one start, and no other.

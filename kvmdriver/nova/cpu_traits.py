@@ -33,7 +33,7 @@ _SPECIAL = {
 
 
 def cpu_traits(flags: set[str]) -> dict[str, bool]:
-    """Each trait of an x86 CPU flag, and whether a guest gets the flag."""
+    """Return each trait of an x86 CPU flag, and whether guests get the flag."""
     present = {trait for flag in flags for trait in _traits_of(flag)}
     known = os_traits.get_traits(prefix=_PREFIX)
     return {trait: trait in present for trait in known}
@@ -47,7 +47,7 @@ def _traits_of(flag: str) -> tuple[str, ...]:
 
 
 def flags(chooser: CpuChooser) -> set[str]:
-    """Flags of a guest that asks for nothing, and the one of nested virtualization if it can be had.
+    """Return the flags of a guest that asks for nothing, and vmx or svm where guests can have it.
 
     A flag that is switched off is not among them, nor one that the host has and a guest cannot get.
     """
@@ -59,7 +59,7 @@ def flags(chooser: CpuChooser) -> set[str]:
 
 
 def ask_for(cpu: Cpu, chooser: CpuChooser, flavor: Flavor, image_meta: ImageMeta) -> Cpu:
-    """A CPU with the flags that traits of flavor and image require and forbid.
+    """Return a CPU with the flags that traits of flavor and image require and forbid.
 
     :raises kvmdriver.exception.Unsupported: guests cannot have a required one here.
     """

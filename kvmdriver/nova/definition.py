@@ -1,4 +1,4 @@
-"""From nova's objects to a domain's XML: the one way in which the adapter defines domains."""
+"""From nova's objects to a domain's XML: the adapter defines domains in no other way."""
 
 import random
 import socket
@@ -29,7 +29,7 @@ def build(
     direct_boot: bool | None = None,
     has_ramdisk: bool | None = None,
 ) -> etree._Element:
-    """The definition of an instance as it is to be started now.
+    """Return the definition with which an instance is to be started now.
 
     :param suffix: of kernel and ramdisk, ``.rescue`` while it is rescued.
     """
@@ -56,7 +56,7 @@ def build(
 
 
 def _serial_ports(node: Node, instance: NovaInstance, image_meta: ImageMeta) -> list[int]:
-    """TCP ports for serial consoles: those that the domain has, or free ones of the range."""
+    """Return the TCP ports of serial consoles: those that the domain has, or free ones of the range."""
     conf = node.conf.serial_console
     if not conf.enabled:
         return []
@@ -72,7 +72,7 @@ def _serial_ports(node: Node, instance: NovaInstance, image_meta: ImageMeta) -> 
 def free_serial_ports(
     node: Node, instance: NovaInstance, image_meta: ImageMeta | None = None
 ) -> list[int]:
-    """As many free TCP ports as a new guest needs for its serial consoles; none where disabled.
+    """Return as many free TCP ports as a new guest needs for serial consoles; none if disabled.
 
     :raises nova.exception.SocketPortRangeExhaustedException: all are in use.
     """
@@ -104,7 +104,7 @@ def _free_ports(address: str, port_range: str) -> Iterator[int]:
 
 
 def serial_endpoints(root: etree._Element) -> list[tuple[str, int]]:
-    """Host and port of each serial console on TCP, the first port first."""
+    """Return host and port of each serial console on TCP, the first port first."""
     found = []
     for source in root.iterfind("devices/serial[@type='tcp']/source[@mode='bind']"):
         found.append((source.get("host", ""), int(source.get("service", "0"))))

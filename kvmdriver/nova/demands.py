@@ -36,7 +36,7 @@ def check(
     accel_info: Any = None,
     share_info: Any = None,
 ) -> None:
-    """Refuse a server that this driver would not carry out in full. Nothing is changed.
+    """Refuse a server that this driver could not carry out in full. Changes nothing.
 
     :param wanted: the server's volumes.
     :param allocations: placement's, by resource provider.
@@ -80,7 +80,7 @@ def check_move(
 def check_kept(
     wanted: Sequence[VolumeDemand], kept: etree._Element, share_info: Any = None
 ) -> None:
-    """Refuse to start a guest with a definition that was made earlier.
+    """Refuse to start a guest with a definition that an earlier operation made.
 
     A volume is fine that QEMU decrypts by that definition.
 
@@ -98,7 +98,7 @@ def check_kept(
 
 
 def check_volumes(wanted: Sequence[VolumeDemand]) -> None:
-    """Refuse volumes alone, for a server that is here already.
+    """Refuse volumes only, for a server that is here already.
 
     :raises kvmdriver.exception.Unsupported: a volume that this driver does not carry out.
     """
@@ -106,7 +106,7 @@ def check_volumes(wanted: Sequence[VolumeDemand]) -> None:
 
 
 def check_flavor(node: Node, flavor: Flavor) -> None:
-    """Refuse a flavor alone, for a server that is to be resized on this host.
+    """Refuse a flavor only, for a server that is to be resized on this host.
 
     :raises kvmdriver.exception.Unsupported: an extra spec that this driver does not carry out.
     """
@@ -132,7 +132,7 @@ def check_suspend(root: etree._Element) -> None:
 def of_server(
     node: Node, instance: NovaInstance, slots: Sequence[Slot]
 ) -> tuple[VolumeDemand, ...]:
-    """The volumes of a server, and what the guest here has encrypted, whatever nova says of it."""
+    """Return the volumes of a server, and the encrypted disks of its guest, whatever nova says."""
     wanted = of_slots(slots)
     domain = node.hypervisor.find(instance.uuid)
     if domain is None:
@@ -143,7 +143,7 @@ def of_server(
 
 
 def of_slots(slots: Sequence[Slot]) -> tuple[VolumeDemand, ...]:
-    """The volumes among the disks of a server."""
+    """Return the volumes among the disks of a server."""
     return tuple(
         of_connection(slot.volume["connection_info"], slot, volume_id=slot.volume.get("volume_id"))
         for slot in slots
@@ -158,7 +158,7 @@ def of_connection(
     *,
     volume_id: str | None = None,
 ) -> VolumeDemand:
-    """A volume as Cinder describes the connection to it.
+    """Return a volume as Cinder describes the connection to it.
 
     :param encryption: nova's encryption context of the volume, empty for none.
 
@@ -178,7 +178,7 @@ def of_connection(
 
 
 def recorded(context: Any, instance: NovaInstance) -> tuple[VolumeDemand, ...]:
-    """The volumes of a server as nova's database has them, where the caller passes none."""
+    """Return the volumes of a server from nova's database, where the caller passes none."""
     bdms = objects.BlockDeviceMappingList.get_by_instance_uuid(context, instance.uuid)
     return tuple(
         of_connection(
@@ -196,7 +196,7 @@ def recorded(context: Any, instance: NovaInstance) -> tuple[VolumeDemand, ...]:
 
 
 def decrypted_in(root: etree._Element) -> frozenset[str]:
-    """Serial or target name of each disk that QEMU decrypts in a definition."""
+    """Return serial or target name of each disk that QEMU decrypts in a definition."""
     return frozenset(
         disk.findtext("serial") or xml.attribute(disk, "target", "dev")
         for disk in root.iterfind("devices/disk")
@@ -218,13 +218,13 @@ def _of_instance(node: Node, instance: NovaInstance, image_meta: ImageMeta) -> d
 
 
 def _mdev_classes(conf: cfg.ConfigOpts) -> tuple[str, ...]:
-    """Resource classes of mediated devices, from mdev_class of each [mdev_TYPE]."""
+    """Return the resource classes of mediated devices, from mdev_class of each [mdev_TYPE]."""
     nova_devices.register_dynamic_opts(conf)
     return tuple(conf[f"mdev_{kind}"].mdev_class for kind in conf.devices.enabled_mdev_types)
 
 
 def _pci_aliases(instance: NovaInstance) -> tuple[str, ...]:
-    """Aliases of the devices asked for by the flavor; the requests of ports have none."""
+    """Return the aliases of devices that the flavor asks for; requests of ports have none."""
     if "pci_requests" not in instance and instance._context is None:
         return ()
     found = instance.pci_requests

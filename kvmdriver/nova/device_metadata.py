@@ -1,4 +1,4 @@
-"""Tags of devices, with the addresses under which a guest finds the devices.
+"""Tags of devices, with the addresses where a guest finds the devices.
 
 The guest reads them from its metadata (``devices`` in meta_data.json), see
 https://docs.openstack.org/nova/latest/user/metadata.html.
@@ -18,7 +18,7 @@ from kvmdriver.hypervisor.domain import Domain
 def build(
     context: Any, instance: NovaInstance, domain: Domain
 ) -> objects.InstanceDeviceMetadata | None:
-    """The tagged devices of an instance; None when it has none."""
+    """Return the tagged devices of an instance; None if there are none."""
     network_info = instance.info_cache.network_info if instance.info_cache else []
     vlans = netutils.get_cached_vifs_with_vlan(network_info)
     trusted = netutils.get_cached_vifs_with_trusted(network_info)
@@ -53,7 +53,7 @@ def build(
 
 
 def _bus(node: etree._Element) -> Any:
-    """Where the guest finds the device."""
+    """Return the address where the guest finds the device."""
     address = node.find("address")
     if address is None:
         return objects.DeviceBus()

@@ -29,7 +29,7 @@ def _stats(node: Node, instance: NovaInstance) -> dict[str, Any]:
 
 
 def legacy(node: Node, instance: NovaInstance) -> dict[str, Any]:
-    """Flat counters, with the names that nova's API has always had."""
+    """Return flat counters, with the names that nova's API has always had."""
     stats = _stats(node, instance)
     found: dict[str, Any] = {}
     for number in range(stats.get("vcpu.maximum", 0)):
@@ -60,7 +60,7 @@ def legacy(node: Node, instance: NovaInstance) -> dict[str, Any]:
 
 
 def versioned(node: Node, instance: NovaInstance) -> nova_diagnostics.Diagnostics:
-    """The object that API microversion 2.48 shows."""
+    """Return the object that API microversion 2.48 shows."""
     stats = _stats(node, instance)
     state = node.states.get(instance.uuid)
     found = nova_diagnostics.Diagnostics(
@@ -111,7 +111,7 @@ def _uptime(instance: NovaInstance) -> int:
 
 
 def block_stats(node: Node, instance: NovaInstance, disk: str) -> list[int]:
-    """Reads, bytes read, writes, bytes written and errors of one disk."""
+    """Return reads, bytes read, writes, bytes written and errors of one disk."""
     stats = _stats(node, instance)
     for number in range(stats.get("block.count", 0)):
         if stats.get(f"block.{number}.name") == disk:
@@ -123,7 +123,7 @@ def block_stats(node: Node, instance: NovaInstance, disk: str) -> list[int]:
 
 
 def volume_usage(node: Node, compute_host_bdms: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Counters of every volume of the host's instances, for nova's periodic usage report."""
+    """Return counters of every volume of the host's instances, for nova's periodic usage report."""
     found = []
     for entry in compute_host_bdms:
         instance = entry["instance"]

@@ -26,7 +26,7 @@ _MIB = 1024 * 1024
 
 
 def file_format(node: Node, layout: InstanceLayout, name: str) -> str:
-    """Format of a local disk: what ``disk.info`` says, else as configured.
+    """Return the format of a local disk: what ``disk.info`` says, else as configured.
 
     Never read from the disk itself, which the guest can write.
     """
@@ -37,7 +37,7 @@ def file_format(node: Node, layout: InstanceLayout, name: str) -> str:
 
 
 def read_formats(layout: InstanceLayout) -> dict[str, str]:
-    """``disk.info``: the format of each disk by its path, as Nova's in-tree driver keeps it."""
+    """Read ``disk.info``: the format of each disk by its path, as Nova's in-tree driver keeps it."""
     try:
         with open(layout.file("disk.info")) as file:
             return dict(json.load(file))
@@ -53,7 +53,7 @@ def write_formats(layout: InstanceLayout, formats: dict[str, str]) -> None:
 
 
 def to_model(node: Node, instance: NovaInstance, layout: InstanceLayout, slot: Slot) -> Disk:
-    """A disk at its place, with its cache mode, limits and so on."""
+    """Return a disk at its place, with cache mode, limits and so on."""
     if slot.volume is not None:
         return volumes.to_model(node, slot)
     assert slot.file is not None  # noqa: S101 what is no volume is a file
@@ -85,7 +85,7 @@ def make_files(
     *,
     image_id: str | None,
 ) -> None:
-    """Make the file of each local disk that is not there yet; the config drive apart.
+    """Make the file of each local disk that has none yet, except for the config drive.
 
     :param image_id: content of the root or rescue disk; None for a blank one.
     """
@@ -132,7 +132,7 @@ def require_files(node: Node, context: Any, instance: NovaInstance, slots: Itera
 
 
 def is_disk_name(name: str) -> bool:
-    """Whether a file of an instance's directory can be one of its disks."""
+    """Return whether a file of an instance's directory can be one of its disks."""
     return re.fullmatch(r"disk(\.[A-Za-z0-9_]+)*", name) is not None and name != "disk.info"
 
 
@@ -143,7 +143,7 @@ def make_targets(
     slots: Sequence[Slot],
     incoming: Sequence[dict[str, Any]],
 ) -> None:
-    """Make disks for a running guest of another host to be copied into.
+    """Make the disks into which a running guest of another host is copied.
 
     :param incoming: the disks there: name, type, virt_disk_size in bytes, backing_file.
     :raises nova.exception.DiskNotFound: an image under a disk cannot be had here.
@@ -225,7 +225,7 @@ def _make_blank(node: Node, slot: Slot, path: str, disk_format: str) -> None:
 
 
 def _make_base(node: Node, slot: Slot) -> CachedImage:
-    """An empty file system or swap area of the slot's size, under the name in-tree gives it."""
+    """Make an empty file system or swap area of the slot's size, named as in-tree names it."""
     size_mib = slot.size_mib or 1
     if slot.file_system == "swap":
         name, label, kind = f"swap_{size_mib}", None, "swap"
@@ -244,7 +244,7 @@ def _make_base(node: Node, slot: Slot) -> CachedImage:
 
 
 def grow(node: Node, layout: InstanceLayout, slot: Slot) -> None:
-    """Make a disk as large as its slot says; it is never made smaller."""
+    """Grow a disk to the size of its slot. A larger disk is left alone."""
     if slot.file is None or slot.size_mib is None or slot.device != "disk":
         return
     path = layout.file(slot.file)
@@ -254,7 +254,7 @@ def grow(node: Node, layout: InstanceLayout, slot: Slot) -> None:
 
 
 def virtual_size(path: str, disk_format: str) -> int:
-    """Size in bytes of a local disk of ours, from its header."""
+    """Return the size in bytes of a local disk of ours, from its header."""
     return inspect.header_size(path) if disk_format == "qcow2" else os.path.getsize(path)
 
 
@@ -289,7 +289,7 @@ def make_config_drive(
 
 
 def forget_formats(layout: InstanceLayout, suffix: str) -> None:
-    """Take files with names that end in ``suffix`` out of ``disk.info``."""
+    """Remove files whose names end in ``suffix`` from ``disk.info``."""
     formats = read_formats(layout)
     kept = {name: kind for name, kind in formats.items() if not name.endswith(suffix)}
     if kept != formats:
@@ -297,10 +297,10 @@ def forget_formats(layout: InstanceLayout, suffix: str) -> None:
 
 
 def backing_path(path: str, disk_format: str) -> str | None:
-    """What a local disk of ours is an overlay of, None for none."""
+    """Return the backing file of a local disk of ours; None if it has none."""
     return inspect.header_backing(path) if disk_format == "qcow2" else None
 
 
 def backing_name(path: str, disk_format: str) -> str:
-    """File name of what a local disk of ours is an overlay of, empty for none."""
+    """Return the name of the backing file of a local disk of ours; empty if it has none."""
     return os.path.basename(backing_path(path, disk_format) or "")

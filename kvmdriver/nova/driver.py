@@ -107,7 +107,7 @@ class NovaDriver(Moves):
         return image_cache.prefetch(self.node, context, image_id)
 
     def poll_rebooting_instances(self, timeout: int, instances: Any) -> None:
-        """Nothing to do: a soft reboot that takes too long has become a hard one by itself."""
+        """Do nothing: a soft reboot that takes too long has become a hard one by itself."""
 
     # Which instances there are
 
@@ -380,7 +380,7 @@ class NovaDriver(Moves):
     # Shares: a server that has one is refused by name where it is started
 
     def mount_share(self, context: Any, instance: Any, share_mapping: Any) -> None:
-        """Nothing to mount. An error here would put the server into the state ERROR."""
+        """Mount nothing. An error here would put the server into the state ERROR."""
 
     def umount_share(self, context: Any, instance: Any, share_mapping: Any) -> bool:
         return False

@@ -1,4 +1,4 @@
-"""From our errors to nova's, which its manager and API know what to do with."""
+"""From the driver's errors to nova's, which nova's manager and API handle."""
 
 import functools
 from collections.abc import Callable
@@ -12,7 +12,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def to_nova(error: exception.KVMDriverError) -> Exception:
-    """nova's error for one of ours; the message keeps field, value and remedy."""
+    """Return nova's error for one of ours; the message keeps field, value and remedy."""
     text = str(error)
     instance = error.instance or ""
     if isinstance(error, exception.InstanceNotFound):
@@ -48,7 +48,7 @@ def _translated(method: F) -> F:
 
 
 def translate_errors(cls: type) -> type:
-    """Class decorator: public methods raise nova's errors."""
+    """Decorate a class so that its public methods raise nova's errors."""
     for name, value in list(vars(cls).items()):
         if callable(value) and not isinstance(value, type) and not name.startswith("_"):
             setattr(cls, name, _translated(value))

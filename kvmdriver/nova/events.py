@@ -29,7 +29,7 @@ _KINDS = {
 
 
 class LifecycleEvents:
-    """Takes events off the bus and hands nova's to ``emit``, stops with a delay."""
+    """Turns events of the bus into nova's and passes them to ``emit``, stops with a delay."""
 
     def __init__(
         self, emit: Callable[[nova_event.LifecycleEvent], None], delay: float = STOP_DELAY
@@ -43,7 +43,7 @@ class LifecycleEvents:
         self._thread.start()
 
     def on_event(self, event: Event) -> None:
-        """Subscriber of the bus; does not block."""
+        """Take an event from the bus, without blocking."""
         transition = _KINDS.get(event.kind)
         if transition is None or event.uuid is None:
             return

@@ -15,13 +15,16 @@ AGENT_SECONDS = 30
 
 
 def _require(image_meta: ImageMeta) -> None:
-    """:raises nova.exception.QemuGuestAgentNotEnabled: the image does not ask for the agent."""
+    """Require that the image asks for the agent.
+
+    :raises nova.exception.QemuGuestAgentNotEnabled: the image does not.
+    """
     if not translate.wants_guest_agent(image_meta):
         raise nova_exception.QemuGuestAgentNotEnabled()
 
 
 def _domain(node: Node, instance: NovaInstance) -> Domain:
-    """The domain, once its agent answers: a guest that has just started needs a moment."""
+    """Return the domain once its agent answers: a guest that has just started needs a moment."""
     domain = node.domain(instance)
     with node.hypervisor.events.expect(domain.uuid, "agent-connected", "stopped") as connected:
         if domain.is_active() and not agent_connected(domain.xml()):
@@ -30,7 +33,10 @@ def _domain(node: Node, instance: NovaInstance) -> Domain:
 
 
 def set_admin_password(node: Node, instance: NovaInstance, password: str) -> None:
-    """:raises nova.exception.SetAdminPasswdNotSupported: the agent cannot do it."""
+    """Set the password of the guest's administrator.
+
+    :raises nova.exception.SetAdminPasswdNotSupported: the agent cannot.
+    """
     image_meta = instance.image_meta
     _require(image_meta)
     windows = image_meta.properties.get("os_type") == "windows" or instance.os_type == "windows"
@@ -48,7 +54,7 @@ def set_admin_password(node: Node, instance: NovaInstance, password: str) -> Non
 
 
 def quiesce(node: Node, instance: NovaInstance, image_meta: ImageMeta, *, freeze: bool) -> None:
-    """Bring the guest's file systems to rest, or let them go on.
+    """Freeze the guest's file systems, or thaw them.
 
     :raises nova.exception.InstanceQuiesceNotSupported: the agent does not do it.
     """

@@ -1,4 +1,4 @@
-"""Keeping the image cache: images fetched ahead, and those that nobody uses removed."""
+"""Maintenance of the image cache: fetching images ahead, and removing unused ones."""
 
 import contextlib
 import os
@@ -16,7 +16,7 @@ LOG = logging.getLogger(__name__)
 
 
 def prefetch(node: Node, context: Any, image_id: str) -> bool:
-    """Have an image in the cache; False when it was there already."""
+    """Fetch an image into the cache; return False if the image was there already."""
     if os.path.exists(os.path.join(node.images.directory, images.cache_name(image_id))):
         return False
     images.get(node, context, image_id, "disk")
@@ -24,7 +24,7 @@ def prefetch(node: Node, context: Any, image_id: str) -> bool:
 
 
 def manage(node: Node, all_instances: list[Any]) -> None:
-    """Remove images that no disk here is an overlay of and that no instance was made from.
+    """Remove images that are no backing file of a disk here, and no instance's image.
 
     An image goes when it has not been touched for [image_cache]
     remove_unused_original_minimum_age_seconds; each pass touches those in use, as Nova's in-tree
@@ -56,7 +56,7 @@ def manage(node: Node, all_instances: list[Any]) -> None:
 
 
 def backing_files(node: Node) -> set[str]:
-    """Names of cached files that disks on this host are overlays of, read from their headers."""
+    """Return names of cached files that are backing files of disks here, from the disks' headers."""
     found = set()
     for entry in os.scandir(node.store.root):
         name = entry.name.removesuffix("_resize").removesuffix("_del")

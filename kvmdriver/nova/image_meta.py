@@ -6,5 +6,5 @@ from nova.objects.image_meta import ImageMeta
 
 
 def field(image_meta: ImageMeta, name: str) -> Any:
-    """A field of an image, None where it is unset."""
+    """Return a field of an image; None if it is unset."""
     return getattr(image_meta, name) if image_meta.obj_attr_is_set(name) else None

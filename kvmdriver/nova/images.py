@@ -30,14 +30,14 @@ _FORMATS = {
 
 
 def cache_name(image_id: str) -> str:
-    """Name of an image in the cache, the same as with Nova's in-tree driver."""
+    """Return the name of an image in the cache, the same as with Nova's in-tree driver."""
     return hashlib.sha1(image_id.encode(), usedforsecurity=False).hexdigest()
 
 
 def get(
     node: Node, context: Any, image_id: str, role: Role, instance: NovaInstance | None = None
 ) -> CachedImage:
-    """The cached copy of an image, downloaded and inspected now if there is none.
+    """Return the cached copy of an image; download and inspect the image if there is none.
 
     :raises nova.exception.ImageUnacceptable: it could do harm, is damaged or of another format.
     """
@@ -58,7 +58,7 @@ def get(
 
 @contextlib.contextmanager
 def working_file(node: Node) -> Iterator[str]:
-    """Name of a file in [libvirt] snapshots_directory that is gone afterwards."""
+    """Yield the name of a file in [libvirt] snapshots_directory that is removed afterwards."""
     directory = node.conf.libvirt.snapshots_directory
     os.makedirs(directory, mode=0o711, exist_ok=True)
     path = os.path.join(directory, uuid.uuid4().hex)

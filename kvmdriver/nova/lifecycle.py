@@ -49,7 +49,7 @@ def spawn(
     allocations: Any = None,
     accel_info: Any = None,
 ) -> None:
-    """Make an instance and start it; nothing is left of it when that fails.
+    """Make an instance and start it. A failure leaves nothing of the instance.
 
     :raises kvmdriver.exception.Unsupported: the server asks for what this driver does not have;
         nothing was connected or made.
@@ -163,7 +163,7 @@ def release_volumes(
 
 
 def remove(node: Node, instance: NovaInstance) -> None:
-    """The domain and all of the instance's files."""
+    """Remove the domain and all files of an instance."""
     undefine(node, instance)
     shutil.rmtree(node.layout(instance).directory, ignore_errors=True)
 
@@ -178,7 +178,7 @@ def undefine(node: Node, instance: NovaInstance, *, keep_nvram: bool = False) ->
 
 
 def destroy(node: Node, instance: NovaInstance) -> None:
-    """Switch an instance off; no error when it is gone."""
+    """Switch an instance off. An instance that is gone is no error."""
     domain = node.hypervisor.find(instance.uuid)
     if domain is not None:
         domain.destroy()
@@ -194,7 +194,7 @@ def cleanup(
     destroy_disks: bool,
     destroy_vifs: bool = True,
 ) -> None:
-    """Take back what an instance has on this host."""
+    """Remove what an instance has on this host."""
     if destroy_vifs:
         vifs.unplug_all(node, instance, network_info, ignore_errors=True)
     release_volumes(node, instance, block_device_info, ignore_errors=destroy_disks)
@@ -211,7 +211,7 @@ def cleanup(
 
 
 def delete_files(node: Node, instance: NovaInstance) -> bool:
-    """Remove an instance's directory, and what a resize has put aside; True when all is gone.
+    """Remove an instance's directory, and what a resize has put aside; return whether all is gone.
 
     The directory gets another name first: a new instance of the same UUID (a rebuild) must never
     meet half-removed files. Files that another domain uses stay where they are: virt-clone puts the
@@ -243,7 +243,7 @@ def reboot(
     accel_info: Any = None,
     share_info: Any = None,
 ) -> None:
-    """Soft: the guest shuts down and starts again. Hard, or where it does not: off and on."""
+    """Reboot a guest: soft by a shutdown and a start, hard (or if soft fails) by off and on."""
     if soft and soft_reboot(node, instance):
         return
     hard_reboot(
@@ -258,7 +258,7 @@ def reboot(
 
 
 def soft_reboot(node: Node, instance: NovaInstance) -> bool:
-    """Whether the guest has rebooted within [libvirt] wait_soft_reboot_seconds."""
+    """Return whether the guest has rebooted within [libvirt] wait_soft_reboot_seconds."""
     domain = node.domain(instance)
     if domain.status() != "running":
         return False
@@ -310,7 +310,7 @@ def relaunch(
     *,
     power_on: bool = True,
 ) -> Domain:
-    """Give an instance another definition, switch it off and start it with that one.
+    """Redefine an instance, switch it off and start it with the new definition.
 
     libvirt sees the new definition while the guest still runs with the old one. What libvirt does
     not accept changes nothing, and a guest that cannot be switched off gets its old one back.
@@ -330,7 +330,7 @@ def relaunch(
 def restore_config_drive(
     node: Node, context: Any, instance: NovaInstance, slots: Sequence[Slot], network_info: Any
 ) -> None:
-    """Make the config drive again if it has got lost."""
+    """Make the config drive again if it is missing."""
     path = node.layout(instance).config_drive
     if any(slot.file == "disk.config" for slot in slots) and not os.path.exists(path):
         disks.make_config_drive(node, context, instance, path, network_info=network_info)
@@ -365,7 +365,7 @@ def resume(
     block_device_info: dict[str, Any] | None,
     share_info: Any = None,
 ) -> None:
-    """Bring a suspended instance back, with the definition that it had.
+    """Start a suspended instance with its saved memory and the definition that it had.
 
     :raises kvmdriver.exception.Unsupported: that definition would not give the guest what its
         volumes hold; nothing was connected or started.
@@ -386,13 +386,13 @@ def resume(
 
 
 def sync_time(domain: Domain) -> None:
-    """Set the guest's clock after a pause, where its agent can."""
+    """Set the guest's clock after a pause, if its agent can."""
     with contextlib.suppress(exception.KVMDriverError):
         domain.set_time(time.time())
 
 
 def pause(node: Node, instance: NovaInstance) -> None:
-    """Stop the guest's CPUs; nothing happens when they stand."""
+    """Stop the guest's CPUs. A paused guest is left alone."""
     domain = node.domain(instance)
     if domain.status() == "running":
         domain.pause()
@@ -400,7 +400,7 @@ def pause(node: Node, instance: NovaInstance) -> None:
 
 
 def unpause(node: Node, instance: NovaInstance) -> None:
-    """Let the guest's CPUs run again; nothing happens when they do."""
+    """Let the guest's CPUs run again. A running guest is left alone."""
     domain = node.domain(instance)
     if domain.status() != "running":
         domain.unpause()

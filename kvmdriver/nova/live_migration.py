@@ -70,7 +70,7 @@ def prepare(
     disk_info: str | None,
     data: LibvirtLiveMigrateData,
 ) -> LibvirtLiveMigrateData:
-    """Make everything that a guest needs here, and say where it is.
+    """Make everything that a guest needs on this host, the destination; return where it is.
 
     :raises nova.exception.DestinationDiskExists: its directory is there already.
     :raises kvmdriver.exception.Unsupported: the server asks for what this driver does not have;
@@ -127,14 +127,14 @@ def _make_files(
 
 
 def _arriving_vifs(network_info: Any, data: LibvirtLiveMigrateData) -> Any:
-    """The interfaces as neutron has bound them to the destination."""
+    """Return the interfaces as neutron has bound them to the destination."""
     if "vifs" not in data or not data.vifs:
         return network_info
     return network_model.NetworkInfo([vif.get_dest_vif() for vif in data.vifs])
 
 
 def _volumes(node: Node, slots: Sequence[Slot]) -> list[LibvirtLiveMigrateBDMInfo]:
-    """How the volumes are reached from here, for the source to put into the definition."""
+    """Return how the volumes are reached from here, for the source to put into the definition."""
     found = []
     for slot in slots:
         connection_info = (slot.volume or {}).get("connection_info")
@@ -160,7 +160,7 @@ def arrived(
     network_info: Any,
     block_device_info: dict[str, Any] | None,
 ) -> None:
-    """Give a guest that has come the definition that a guest made here would have.
+    """Redefine a guest that has arrived as a guest made on this host.
 
     What libvirt has kept is that of the running guest as the source put it together. The devices
     stay at their addresses.
@@ -214,7 +214,7 @@ def migrate(
     block_migration: bool,
     data: LibvirtLiveMigrateData,
 ) -> None:
-    """Move a guest, and call nova back: ``post_method`` when it is there, else the other one."""
+    """Migrate a guest, then call nova: ``post_method`` if it has arrived, else the other one."""
     domain = node.domain(instance)
     status = "failed"
     try:
@@ -237,7 +237,7 @@ def migrate(
 
 
 def _has_left(node: Node, instance: NovaInstance, *, switched: bool) -> bool:
-    """Whether a guest is at the destination although libvirt has reported an error.
+    """Return whether a guest is at the destination although libvirt has reported an error.
 
     :raises nova.exception.MigrationError: it cannot be told; nova then marks the server.
     """
@@ -312,7 +312,7 @@ def _run(
 
 
 class _Recorder:
-    """Keeps the progress where ``openstack server migration show`` finds it."""
+    """Records progress where ``openstack server migration show`` finds it."""
 
     def __init__(self, instance: NovaInstance, data: LibvirtLiveMigrateData):
         self._instance = instance
@@ -320,7 +320,7 @@ class _Recorder:
         self._next = time.monotonic()
 
     def note(self, seen: JobProgress | None) -> None:
-        """Write down a look, every few seconds."""
+        """Record a sample, every few seconds."""
         if seen is None or self._migration is None or time.monotonic() < self._next:
             return
         self._next = time.monotonic() + _SAVE_SECONDS
@@ -339,7 +339,7 @@ class _Recorder:
 
 
 def _uri(node: Node, address: str) -> str:
-    """How the libvirtd of the destination is reached."""
+    """Return the URI of the destination's libvirtd."""
     host = f"[{address}]" if ":" in address else address
     template = node.conf.libvirt.live_migration_uri
     if template:
@@ -348,7 +348,7 @@ def _uri(node: Node, address: str) -> str:
 
 
 def _copied_disks(running: etree._Element) -> tuple[str, ...]:
-    """Local disks of the guest: files of its own directory that it may write to."""
+    """Return local disks of the guest: files of its own directory that it may write to."""
     found = []
     uuid = running.findtext("uuid") or ""
     for node in running.iterfind("devices/disk[@type='file']"):
@@ -366,7 +366,7 @@ def _disk_bytes(domain: Domain, names: Sequence[str]) -> int:
 def _definition_there(
     node: Node, instance: NovaInstance, running: etree._Element, data: LibvirtLiveMigrateData
 ) -> etree._Element:
-    """The running definition with what the destination has decided on."""
+    """Return the running definition with what the destination has decided."""
     devices = running.find("devices")
     if devices is None:
         return running
@@ -411,7 +411,7 @@ def _add_consoles(
 
 
 def force_complete(node: Node, instance: NovaInstance) -> None:
-    """Bring a migration to its end at once.
+    """Complete a migration at once.
 
     :raises nova.exception.MigrationNotFound: there is none.
     """
@@ -424,7 +424,7 @@ def force_complete(node: Node, instance: NovaInstance) -> None:
 
 
 def abort(node: Node, instance: NovaInstance) -> None:
-    """Give a migration up; nothing happens when there is none."""
+    """Cancel a migration. An instance without a migration is left alone."""
     wishes = node.migrations.wishes(instance.uuid)
     if wishes is not None:
         wishes.abort = True

@@ -27,7 +27,7 @@ def _add(parent: etree._Element, tag: str, text: Any = None, **attributes: Any) 
 
 
 def element(context: Any, instance: NovaInstance, network_info: Any) -> etree._Element:
-    """The metadata of an instance."""
+    """Return the metadata of an instance."""
     root = etree.Element(f"{{{NAMESPACE}}}instance", nsmap={"nova": NAMESPACE})
     _add(root, "package", version=version.version_string_with_package())
     _add(root, "name", instance.display_name)

@@ -1,4 +1,4 @@
-"""Before nova migrates a server live: what both hosts say to it.
+"""The checks of both hosts before nova migrates a server live.
 
 ``LibvirtLiveMigrateData`` is what nova's compute services tell each other; the other one may run
 this driver or nova's own for libvirt, so every field means what it means there.
@@ -35,7 +35,7 @@ def at_destination(
     block_migration: bool | None,
     disk_over_commit: bool | None,
 ) -> LibvirtLiveMigrateData:
-    """What this host, as the destination, has to say; leaves a file that a shared one sees.
+    """Return the destination's answer; leave a file that a host which shares the directory sees.
 
     :param destination: the compute node of this host, as nova keeps it.
     :raises nova.exception.MigrationPreCheckError: guests like this one cannot run here.
@@ -73,7 +73,7 @@ def at_destination(
 
 
 def _problems_here(node: Node, context: Any, instance: NovaInstance) -> list[str]:
-    """Every reason against a guest like this one on this host."""
+    """Return every reason against such a guest on this host."""
     found = []
     try:
         wanted = demands.recorded(context, instance)
@@ -96,7 +96,7 @@ def _leave_file(node: Node) -> str:
 
 
 def remove_file(node: Node, data: LibvirtLiveMigrateData) -> None:
-    """Remove what ``at_destination`` has left."""
+    """Remove the file that ``at_destination`` has left."""
     path = os.path.join(node.store.root, os.path.basename(data.filename))
     if os.path.exists(path):
         os.unlink(path)
@@ -108,7 +108,7 @@ def at_source(
     data: LibvirtLiveMigrateData,
     block_device_info: dict[str, Any] | None,
 ) -> LibvirtLiveMigrateData:
-    """What this host, as the source, adds to it.
+    """Return the destination's answer with that of this host, the source.
 
     :raises nova.exception.NovaException: the storage is not as the request has it, or the guest
         cannot leave.
@@ -180,7 +180,7 @@ def _check_space(copied: list[dict[str, Any]], data: LibvirtLiveMigrateData) -> 
 
 
 def local_disk_info(text: str | None) -> list[dict[str, Any]]:
-    """The disks of the source, as its compute service has sent them."""
+    """Return the disks of the source, as its compute service has sent them."""
     if not text:
         return []
     found = json.loads(text)

@@ -1,4 +1,4 @@
-"""Pins of vCPUs, the emulator and memory that are others on another host.
+"""Pins of vCPUs, the emulator and memory that differ on the destination.
 
 nova claims the resources of the destination there, and has the source put the outcome into the
 definition. Facts: nova.objects.migrate_data.LibvirtLiveMigrateNUMAInfo.
@@ -19,7 +19,7 @@ from kvmdriver.nova.node import Node
 def claimed(
     node: Node, instance: NovaInstance, image_meta: ImageMeta, topology: Any
 ) -> LibvirtLiveMigrateNUMAInfo:
-    """Where an instance will sit on this host, the destination.
+    """Return where an instance will be pinned on this host, the destination.
 
     :param topology: as nova's resource tracker has claimed it.
     """
@@ -39,7 +39,7 @@ def claimed(
 
 
 def replace(running: etree._Element, data: LibvirtLiveMigrateData) -> None:
-    """Put the pins of the destination into a definition, in the place of the source's."""
+    """Replace the source's pins in a definition by those of the destination."""
     if "dst_cpu_shared_set_info" in data:
         _replace_cpuset(running, data.dst_cpu_shared_set_info)
     if "dst_numa_info" not in data or data.dst_numa_info is None:
@@ -78,7 +78,7 @@ def _replace_cpu_pins(tune: etree._Element, info: LibvirtLiveMigrateNUMAInfo) ->
 
 
 def _replace_cpuset(running: etree._Element, shared: set[int]) -> None:
-    """CPUs that floating vCPUs may use; none means all of the host's."""
+    """Replace the CPUs that floating vCPUs may use; none means all CPUs of the host."""
     vcpu = running.find("vcpu")
     if vcpu is None:
         return

@@ -22,7 +22,7 @@ from kvmdriver.nova.node import Node
 
 @translate_errors
 class Moves(nova_driver.ComputeDriver):
-    """Each method delegates in a line or two."""
+    """Methods that delegate in a line or two."""
 
     node: Node
 
@@ -144,7 +144,7 @@ class Moves(nova_driver.ComputeDriver):
     def rollback_live_migration_at_source(
         self, context: Any, instance: Any, migrate_data: Any
     ) -> None:
-        """Nothing to do: the interfaces of the source have never been taken away."""
+        """Do nothing: the source has kept its interfaces."""
 
     # Another size, or another host while it is off
 

@@ -28,7 +28,7 @@ MAX_TAP_QUEUES = 256
 
 
 def translate(conf: cfg.ConfigOpts, vif: Any, image_meta: ImageMeta, flavor: Flavor) -> Nic:
-    """A VIF as the model's NIC.
+    """Return a VIF as the model's NIC.
 
     :raises nova.exception.NovaException: this kind of VIF is unknown or incomplete.
     """
@@ -46,7 +46,10 @@ def translate(conf: cfg.ConfigOpts, vif: Any, image_meta: ImageMeta, flavor: Fla
 
 
 def vif_model(conf: cfg.ConfigOpts, image_meta: ImageMeta) -> str:
-    """:raises nova.exception.UnsupportedHardware: hw_vif_model names one that QEMU has not."""
+    """Return the NIC model of an image.
+
+    :raises nova.exception.UnsupportedHardware: hw_vif_model names one that QEMU does not have.
+    """
     model = nova_osinfo.HardwareProperties(image_meta).network_model
     if model is None and conf.libvirt.use_virtio_for_bridges:
         model = "virtio"
@@ -105,7 +108,7 @@ def _open_vswitch(osvif: Any) -> Plug:
 
 
 def _from_nova(vif: Any) -> Plug:
-    """VIFs that os-vif has no objects for."""
+    """Translate VIFs that os-vif has no objects for."""
     details, profile = vif["details"] or {}, vif["profile"] or {}
     kind = vif["type"]
     if kind in (
@@ -168,7 +171,7 @@ def _virtual_port(vif: Any, kind: str) -> Plug:
 
 
 def device_name(vif: Any) -> str:
-    """Name of the host's end of an interface."""
+    """Return the name of the host's end of an interface."""
     return str(vif.get("devname") or ("nic" + vif["id"])[: network_model.NIC_NAME_LEN])
 
 
@@ -220,5 +223,5 @@ def _bandwidth(flavor: Flavor) -> dict[str, NicQos]:
 
 
 def traits_of_models(available: set[str]) -> dict[str, bool]:
-    """Trait of each NIC model, and whether guests can have it."""
+    """Return the trait of each NIC model, and whether guests can have it."""
     return {f"COMPUTE_NET_VIF_MODEL_{model.upper()}": model in available for model in MODELS}

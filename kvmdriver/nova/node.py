@@ -28,7 +28,7 @@ from kvmdriver.storage.store import InstanceStore
 
 @dataclasses.dataclass(frozen=True)
 class Node:
-    """One for the life of a nova-compute."""
+    """The parts that operations use; one node for the life of a nova-compute."""
 
     conf: cfg.ConfigOpts
     virtapi: Any
@@ -47,7 +47,7 @@ class Node:
 
     @classmethod
     def make(cls, conf: cfg.ConfigOpts, virtapi: Any, image_api: Any) -> "Node":
-        """Put the parts together. Nothing is asked of libvirt yet."""
+        """Put the parts together. libvirt is not asked yet."""
         options.adopt(conf)
         storage = conf.kvm_storage
         qemu_img = QemuImg(storage.qemu_img_memory_mib, storage.qemu_img_cpu_seconds)
@@ -80,21 +80,24 @@ class Node:
         )
 
     def domain(self, instance: Any) -> Domain:
-        """:raises kvmdriver.exception.InstanceNotFound: libvirt does not know the instance."""
+        """Find the domain of an instance.
+
+        :raises kvmdriver.exception.InstanceNotFound: libvirt does not know the instance.
+        """
         return self.hypervisor.domain(instance.uuid)
 
     def layout(self, instance: Any, suffix: str = "") -> InstanceLayout:
         return dataclasses.replace(self.store.layout(instance.uuid), suffix=suffix)
 
     def machine(self, image_meta: Any, instance: Any = None) -> str:
-        """Machine type of an instance: recorded at its birth, or by image, or by configuration."""
+        """Return the machine type of an instance: as recorded, or by image, or by configuration."""
         wanted = image_meta.properties.get("hw_machine_type")
         if not wanted and instance is not None:
             wanted = instance.system_metadata.get("image_hw_machine_type")
         return host_platform.choose_machine(self.hypervisor, wanted or self.conf.kvm.machine_type)
 
     def capabilities(self, machine: str | None = None) -> DomainCapabilities:
-        """What a guest can have here, on the default machine type unless one is named."""
+        """Return what a guest can have here, on the default machine type unless one is named."""
         if machine is None:
             machine = host_platform.choose_machine(self.hypervisor, self.conf.kvm.machine_type)
         return self.hypervisor.domain_capabilities(self.conf.kvm.virt_type, machine)
@@ -112,7 +115,7 @@ class Node:
         )
 
     def cache_mode(self, source: str) -> str:
-        """[libvirt] disk_cachemodes for a kind of source, else none where O_DIRECT works."""
+        """Return [libvirt] disk_cachemodes for a kind of source, else none if O_DIRECT works."""
         for entry in self.conf.libvirt.disk_cachemodes:
             kind, _, mode = entry.partition("=")
             if kind == source and mode != "default":

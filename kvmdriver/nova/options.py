@@ -1,4 +1,4 @@
-"""nova.conf's own settings as defaults of ours, so that an existing file keeps its meaning."""
+"""Settings of nova.conf as defaults of ours, so that an existing file keeps its meaning."""
 
 from typing import Any
 
@@ -50,7 +50,7 @@ def _defaults(conf: cfg.ConfigOpts) -> list[tuple[str, str, Any]]:
 
 
 def _migration(conf: cfg.ConfigOpts) -> dict[str, Any]:
-    """What [libvirt] live_migration_* says."""
+    """Return what [libvirt] live_migration_* says."""
     libvirt = conf.libvirt
     action = {
         "force_complete": "post-copy" if libvirt.live_migration_permit_post_copy else "pause"
@@ -73,7 +73,7 @@ def _migration(conf: cfg.ConfigOpts) -> dict[str, Any]:
 
 
 def disk_format(conf: cfg.ConfigOpts) -> str:
-    """qcow2 or raw, from [libvirt] images_type and use_cow_images."""
+    """Return qcow2 or raw, from [libvirt] images_type and use_cow_images."""
     kind = conf.libvirt.images_type
     if kind == "default":
         kind = "qcow2" if conf.use_cow_images else "raw"
@@ -81,7 +81,7 @@ def disk_format(conf: cfg.ConfigOpts) -> str:
 
 
 def default_machine(conf: cfg.ConfigOpts) -> str | None:
-    """The machine type of x86_64 in [libvirt] hw_machine_type (``x86_64=q35,...``)."""
+    """Return the machine type of x86_64 in [libvirt] hw_machine_type (``x86_64=q35,...``)."""
     for entry in conf.libvirt.hw_machine_type or []:
         architecture, _, machine = entry.partition("=")
         if architecture == "x86_64" and machine:

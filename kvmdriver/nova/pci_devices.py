@@ -1,4 +1,4 @@
-"""PCI devices that nova may give to guests: what its own tracker reads."""
+"""PCI devices that nova may give to guests: what nova's tracker reads."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ _TYPES = {
 
 
 def inventory(conf: cfg.ConfigOpts) -> list[dict[str, Any]]:
-    """Every PCI function of the host; empty without [pci] device_spec, which picks from them."""
+    """Return every PCI function of the host; none without [pci] device_spec, which selects them."""
     if not conf.pci.device_spec:
         return []
     return [_entry(device) for device in pci.devices()]
