@@ -119,7 +119,7 @@ class KVMDriver(Moves):
         return self._context.attention
 
     def has_unmended(self) -> bool:
-        """Whether operations have left something that ``init_host`` could not mend yet."""
+        """Return whether operations have left something that ``init_host`` could not mend yet."""
         return bool(self._context.unmended)
 
     def close(self) -> None:
@@ -139,7 +139,7 @@ class KVMDriver(Moves):
         )
 
     def is_alive(self) -> bool:
-        """Whether libvirt answers now."""
+        """Return whether libvirt answers now."""
         return self._context.hypervisor.is_alive()
 
     # Create and remove
@@ -330,7 +330,7 @@ class KVMDriver(Moves):
     # Images
 
     def list_cached_images(self) -> list[CachedImageView]:
-        """The files of the image cache, and who uses them."""
+        """Return the files of the image cache, and who uses them."""
         return images.list_images(self._context)
 
     def prune_image_cache(
@@ -342,12 +342,12 @@ class KVMDriver(Moves):
     # Consoles
 
     def get_console_output(self, instance: str, kib: int | None = None) -> bytes:
-        """The end of an instance's console log."""
+        """Return the end of an instance's console log."""
         with self._context.question():
             return console.console_log(self._context, instance, kib)
 
     def get_vnc_console(self, instance: str) -> str:
-        """The URL of an instance's screen."""
+        """Return the URL of an instance's screen."""
         with self._context.question():
             return console.vnc_url(self._context, instance)
 
@@ -357,14 +357,14 @@ class KVMDriver(Moves):
             return console.serial_console(self._context, instance)
 
     def get_screenshot(self, instance: str) -> bytes:
-        """An instance's screen as PNG."""
+        """Return an instance's screen as PNG."""
         with self._context.question():
             return console.screenshot(self._context, instance)
 
     # Looking
 
     def list_instances(self) -> list[InstanceView]:
-        """All instances."""
+        """Return all instances."""
         with self._context.question():
             return view.list_instances(self._context)
 
@@ -379,28 +379,28 @@ class KVMDriver(Moves):
             return view.diagnostics(self._context, instance)
 
     def get_host(self) -> HostView:
-        """The host."""
+        """Return the host."""
         # libvirt asks QEMU what it can do, which takes long the first time, and not again
         self._context.hypervisor.host_capabilities()
         with self._context.question():
             return view.host(self._context)
 
     def get_cpu(self) -> CpuView:
-        """What guests can have as their CPU."""
+        """Return what guests can have as their CPU."""
         return cpu.show(self._context)
 
     def baseline_cpu(self, cpus: Sequence[str], *, migratable: bool = True) -> str:
-        """The best CPU that several have in common; all of them as XML."""
+        """Return the best CPU that several have in common; all of them as XML."""
         return cpu.baseline(self._context, cpus, migratable=migratable)
 
     def compare_cpu(
         self, definition: str, *, virt_type: str | None = None, machine: str | None = None
     ) -> CpuComparison:
-        """Whether guests with a CPU, given as XML, could run here."""
+        """Return whether guests with a CPU, given as XML, could run here."""
         return cpu.compare(self._context, definition, virt_type=virt_type, machine=machine)
 
     def get_guest_cpu(self, instance: str) -> GuestCpu:
-        """The CPU that a running instance has."""
+        """Return the CPU that a running instance has."""
         with self._context.question():
             return cpu.of_guest(self._context, instance)
 
@@ -414,7 +414,7 @@ class KVMDriver(Moves):
 
 
 def cpu_of_file(path: str) -> str:
-    """The CPU in a file, as XML.
+    """Return the CPU in a file, as XML.
 
     :raises kvmdriver.exception.KVMDriverError: there is none.
     """
@@ -422,7 +422,7 @@ def cpu_of_file(path: str) -> str:
 
 
 def cpu_of_uri(conf: cfg.ConfigOpts, uri: str) -> str:
-    """What mode host-model gives at a libvirt URI, as XML."""
+    """Return what mode host-model gives at a libvirt URI, as XML."""
     hypervisor = _hypervisor_at(conf, uri)
     try:
         found = host_platform.guest_capabilities(

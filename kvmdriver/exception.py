@@ -54,11 +54,11 @@ class KVMDriverError(Exception):
         }
 
     def to_dict(self) -> dict[str, Any]:
-        """The error as plain values, for notifications and for machine-readable output."""
+        """Return the error as plain values, for notifications and for machine-readable output."""
         return {"code": self.code, "message": self.message, **self.kwargs}
 
     def describe(self) -> str:
-        """The error for a person, one fact a line."""
+        """Return the error for a person, one fact a line."""
         lines = [_line(self.message)]
         if self.instance:
             lines.append(_line(f"  instance: {self.instance}"))
@@ -74,7 +74,7 @@ class KVMDriverError(Exception):
 
 
 def shorten(value: Any, limit: int = 200) -> str:
-    """A value as text of at most ``limit`` characters, the last one an ellipsis if it was longer."""
+    """Return a value as text of at most ``limit`` characters, the last one an ellipsis if it was longer."""
     text = value if isinstance(value, str) else repr(value)
     # halves of surrogate pairs can neither be logged nor sent
     text = text.encode(errors="backslashreplace").decode()
@@ -82,7 +82,7 @@ def shorten(value: Any, limit: int = 200) -> str:
 
 
 def _line(text: str) -> str:
-    """A text on one line, so that no message can pretend to be a remedy."""
+    """Return a text on one line, so that no message can pretend to be a remedy."""
     return " ".join(text.splitlines())
 
 

@@ -69,7 +69,7 @@ class Moves:
         options: MigrationOptions,
         kind: MigrationKind,
     ) -> MigrationCheck:
-        """Whether an instance could move, with every reason against it."""
+        """Return whether an instance could move, with every reason against it."""
         return live.check(self._context, instance, destination, options, kind)
 
     def list_migrations(self) -> list[MigrationView]:
@@ -78,7 +78,7 @@ class Moves:
             return control.list_migrations(self._context)
 
     def get_migration(self, instance: str) -> MigrationView:
-        """The latest migration of an instance."""
+        """Return the latest migration of an instance."""
         with self._context.question():
             return control.get_migration(self._context, instance)
 
@@ -99,13 +99,13 @@ class Moves:
         self._context.migrations.subscribe(subscriber)
 
     def is_moving(self, uuid: str, migration: str) -> bool:
-        """Whether a migration from here is still in hand."""
+        """Return whether this host, as the source, has not ended a migration yet."""
         return recover.is_moving(self._context, uuid, migration)
 
     # Migration, the destination
 
     def check_can_live_migrate_destination(self, offer: MigrationOffer) -> MigrationAnswer:
-        """Whether this host could take an instance."""
+        """Return whether this host could take an instance."""
         return migration_check.check_offer(self._context, offer)
 
     def pre_live_migration(self, offer: MigrationOffer) -> MigrationPlan:
@@ -113,7 +113,7 @@ class Moves:
         return prepare.prepare(self._context, offer)
 
     def migration_receiver(self, uuid: str, migration: str) -> FileReceiver:
-        """Where the files of an instance are taken that moves here."""
+        """Return the receiver of files of an instance that moves here."""
         return prepare.receiver(self._context, uuid, migration)
 
     def post_live_migration_at_destination(self, uuid: str, migration: str) -> None:
@@ -125,7 +125,7 @@ class Moves:
         settle.roll_back_incoming(self._context, uuid, migration)
 
     def destination_state(self, uuid: str, migration: str) -> DestinationState:
-        """What this host has of an instance that moves here."""
+        """Return what this host has of an instance that moves here."""
         return settle.destination_state(self._context, uuid, migration)
 
     # Evacuation
@@ -164,7 +164,7 @@ class Moves:
         evacuate.forget_evacuated(self._context, uuid, claimant)
 
     def has_evacuated(self, uuid: str, host: str) -> bool:
-        """Whether an instance of that host was brought back here."""
+        """Return whether an instance of this host was evacuated from ``host``."""
         return evacuate.has_evacuated(self._context, uuid, host)
 
     def tell_evacuated(self, neighbours: Neighbours) -> int:

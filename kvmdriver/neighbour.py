@@ -23,7 +23,7 @@ class Neighbour(Protocol):
         """Have it make everything that the instance needs there."""
 
     def receiver(self, uuid: str, migration: str) -> FileReceiver:
-        """Where it takes the files of an instance that moves to it."""
+        """Return where the neighbour takes the files of an instance that moves to it."""
 
     def finish(self, uuid: str, migration: str) -> None:
         """Tell it that the instance is its own now."""
@@ -38,7 +38,7 @@ class Neighbour(Protocol):
         """Ask whether it, as the source, still has that migration in hand."""
 
     def answers(self) -> bool:
-        """Whether its agent is alive."""
+        """Return whether the neighbour's agent answers."""
 
     def forget_evacuated(self, uuid: str, claimant: str) -> None:
         """Tell it that ``claimant`` has brought an instance of its back."""

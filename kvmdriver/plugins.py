@@ -11,7 +11,7 @@ from kvmdriver import exception
 
 @functools.cache
 def load(namespace: str, name: str, *, field: str) -> Any:
-    """The class that is installed under a name; looked up once in the life of a process.
+    """Return the class that is installed under a name; looked up once in the life of a process.
 
     :param namespace: e.g. ``kvmdriver.disk_backends``.
     :param field: the option that gives the name, for the error.

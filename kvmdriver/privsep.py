@@ -59,7 +59,7 @@ _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 def read_tail(path: str, size: int) -> bytes:
-    """The last ``size`` bytes of a console log.
+    """Return the last ``size`` bytes of a console log.
 
     virtlogd makes the log for root alone. The QEMU of an embedded hypervisor makes it for our user.
 
@@ -90,7 +90,7 @@ def read_console_log(path: str, size: int) -> bytes:
 
 
 def _roots() -> set[str]:
-    """The directories of instances, ours and nova's.
+    """Return the directories of instances, ours and nova's.
 
     By the configuration that this process was started with, which sudo's rules or rootwrap's
     filters fix, and by that of the host: a command line without an agent passes on no file.
@@ -123,7 +123,7 @@ def _tail(directory: str, name: str, size: int) -> bytes:
 
 @context.entrypoint
 def qemu_pid(name: str) -> int:
-    """The process of a running domain, as libvirt has noted it.
+    """Return the process of a running domain, as libvirt has noted it.
 
     :raises OSError: there is none.
     :raises ValueError: the file has no number.
@@ -134,7 +134,7 @@ def qemu_pid(name: str) -> int:
 
 
 def is_qemu_of(pid: int, uuid: str) -> bool:
-    """Whether a process is the QEMU of a guest, by its command line, which every user may read."""
+    """Return whether a process is the QEMU of a guest, by its command line, which every user may read."""
     try:
         with open(f"/proc/{pid}/cmdline", "rb") as file:
             words = file.read().split(b"\0")
@@ -171,7 +171,7 @@ def end_qemu(pid: int, uuid: str) -> bool:
 
 @context.entrypoint
 def entered_l2(pid: int) -> bool | None:
-    """Whether the guest of a QEMU has ever run a virtual machine of its own.
+    """Return whether the guest of a QEMU has ever run a virtual machine of its own.
 
     From ``nested_run``, which counts entries for each vCPU (struct kvm_vcpu_stat in the kernel).
     None where the kernel does not export it.

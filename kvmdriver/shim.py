@@ -22,7 +22,7 @@ class Finder:
     def find_spec(
         name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """The module's place; None for every other name.
+        """Return the module's place; None for every other name.
 
         Python asks only when ``nova.virt`` itself has been imported.
         """

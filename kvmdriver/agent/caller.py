@@ -67,7 +67,7 @@ class Caller:
         return self._call(method, host, _given(arguments), lane, timeout)
 
     def answers(self, host: str) -> bool:
-        """Whether the agent of a host answers, within five seconds."""
+        """Return whether the agent of a host answers, within five seconds."""
         try:
             self._ping(host)
         except messaging.MessagingTimeout:

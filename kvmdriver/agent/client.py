@@ -241,7 +241,7 @@ class ComputeAPI(MigrationCalls):
     # Images
 
     def list_cached_images(self, *, host: str | None = None) -> list[CachedImageView]:
-        """The files of a host's image cache, and the instances that use them."""
+        """Return the files of a host's image cache, and the instances that use them."""
         rows = self._read("list_cached_images", host)
         return [CachedImageView.model_validate(row) for row in rows]
 
@@ -257,7 +257,7 @@ class ComputeAPI(MigrationCalls):
     def get_console_output(
         self, instance: str, *, kib: int | None = None, host: str | None = None
     ) -> str:
-        """The end of the console log, bytes that are no UTF-8 replaced."""
+        """Return the end of the console log, bytes that are no UTF-8 replaced."""
         answer = self._read("get_console_output", host, instance=instance, kib=kib)
         return str(answer["output"])
 
@@ -272,7 +272,7 @@ class ComputeAPI(MigrationCalls):
         return answer["host"], answer["port"], answer["token"]
 
     def get_screenshot(self, instance: str, *, host: str | None = None) -> bytes:
-        """The screen as PNG."""
+        """Return the screen as PNG."""
         return base64.b64decode(self._read("get_screenshot", host, instance=instance)["png"])
 
     # Looking

@@ -15,7 +15,7 @@ FAKE = "fake://"
 
 
 def has_transport(conf: cfg.ConfigOpts) -> bool:
-    """Whether a message bus is configured, and so an agent to be called over it."""
+    """Return whether a message bus is configured, and so an agent to be called over it."""
     bus.register_messaging_opts(conf)
     bus.rpc_transport(conf, FAKE)  # makes transport_url known to conf
     return bool(conf.transport_url) and conf.transport_url not in ("rabbit://", FAKE)

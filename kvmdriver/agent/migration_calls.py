@@ -107,7 +107,7 @@ class MigrationCalls(Caller):
         options: MigrationOptions = _AS_CONFIGURED,
         host: str | None = None,
     ) -> MigrationCheck:
-        """Whether an instance could move, with every reason against it."""
+        """Return whether an instance could move, with every reason against it."""
         answer = self._read(
             "check_migration",
             host,
@@ -123,7 +123,7 @@ class MigrationCalls(Caller):
         return [MigrationView.model_validate(row) for row in self._read("list_migrations", host)]
 
     def get_migration(self, instance: str, *, host: str | None = None) -> MigrationView:
-        """The latest migration of an instance."""
+        """Return the latest migration of an instance."""
         return MigrationView.model_validate(self._read("get_migration", host, instance=instance))
 
     def live_migration_abort(

@@ -94,7 +94,7 @@ def serve(request: str) -> str:
 
 
 def read(connection: socket.socket) -> str:
-    """All that the other side sends until it is done; at most 4 KiB."""
+    """Return all that the other side sends until it is done; at most 4 KiB."""
     data = b""
     while len(data) < _LIMIT and (part := connection.recv(_LIMIT - len(data))):
         data += part

@@ -32,7 +32,7 @@ def main() -> None:
 
 
 def has_hung_up(error: BaseException | None) -> bool:
-    """Whether an error, and all that it came from, say that the other side has gone."""
+    """Return whether an error, and all that it came from, say that the other side has gone."""
     while error is not None:
         if not isinstance(error, BrokenPipeError | ConnectionResetError | StopIteration):
             return False

@@ -31,7 +31,7 @@ class Request(Model):
     request_id: RequestId | None = None
 
     def digest(self, method: str, *, secrets: bool) -> str:
-        """A digest of what is asked for: the method, and every argument that was given.
+        """Return a digest of what is asked for: the method, and every argument that was given.
 
         :param secrets: whether passwords and the like count. A digest with them must not be kept
             where others can read it, since short ones could be found by trying.

@@ -70,7 +70,7 @@ POLICIES: dict[bus.Lane, type[_OneLane]] = {
 
 
 def load_driver(conf: cfg.ConfigOpts) -> KVMDriver:
-    """The compute driver that is configured.
+    """Return the compute driver that is configured.
 
     :raises kvmdriver.exception.ConfigurationError: none is installed under that name.
     """
@@ -233,7 +233,7 @@ class AgentServer:
 
 
 def _ended(threads: list[threading.Thread], seconds: float) -> bool:
-    """Whether all threads have ended, at the latest after so many seconds."""
+    """Return whether all threads have ended, at the latest after so many seconds."""
     deadline = time.monotonic() + seconds
     for thread in threads:
         thread.join(max(0.0, deadline - time.monotonic()))

@@ -27,7 +27,7 @@ def register_messaging_opts(conf: cfg.ConfigOpts) -> None:
 
 
 def rpc_transport(conf: cfg.ConfigOpts, url: str | None = None) -> messaging.Transport:
-    """The bus for requests.
+    """Return the bus for requests.
 
     :raises kvmdriver.exception.ConfigurationError: the transport_url makes no sense.
     """
@@ -49,7 +49,7 @@ LANES: tuple[Lane, ...] = ("changes", "reads", "peers")
 
 
 def target(conf: cfg.ConfigOpts, server: str | None = None, lane: Lane = "changes") -> Any:
-    """Where requests go: to the agent of host ``server``.
+    """Return where requests go: to the agent of host ``server``.
 
     Each lane has a topic and workers of its own: ``changes`` may take long, ``reads`` are answered
     meanwhile, and ``peers`` is what agents ask of each other to finish their changes.

@@ -193,7 +193,7 @@ def instance_rows(view: InstanceView) -> tuple[tuple[str, ...], tuple[Any, ...]]
 
 
 def argument(parse: Callable[[str], T], what: str) -> Callable[[str], T]:
-    """An argparse type whose errors say what is expected."""
+    """Return an argparse type whose errors say what is expected."""
 
     def convert(text: str) -> T:
         try:

@@ -18,7 +18,7 @@ class CpuCommand(Base):
     """Reads CPUs from where they are."""
 
     def definition_of(self, source: str) -> str:
-        """The XML of a CPU."""
+        """Return the XML of a CPU."""
         if os.path.exists(source):
             return cpu_of_file(source)
         if "://" in source:

@@ -161,7 +161,7 @@ def _answers(address: str) -> bool:
 
 
 def _request(args: argparse.Namespace) -> dict[str, Any]:
-    """The instance that the arguments describe."""
+    """Return the instance that the arguments describe."""
     request: dict[str, Any] = {
         "name": args.name,
         "memory": args.memory,

@@ -23,7 +23,7 @@ _RESET = "\x1b[0m"
 
 
 def printable(text: str) -> str:
-    r"""The text with ``\u001b`` and the like in the place of what a terminal would carry out.
+    """Return the text with ``\u001b`` and the like in the place of what a terminal would carry out.
 
     The notation is that of JSON, so that a JSON document means the same afterwards.
     """
@@ -31,7 +31,7 @@ def printable(text: str) -> str:
 
 
 def printable_log(text: str) -> str:
-    """The same for the log of a serial console: colours stay, lines may end with CR LF."""
+    """Return the same for the log of a serial console: colours stay, lines may end with CR LF."""
     text = text.replace("\r\n", "\n")
     shown, end = [], 0
     for match in _COLOUR.finditer(text):

@@ -35,7 +35,7 @@ def register_opts(conf: cfg.ConfigOpts) -> cfg.ConfigOpts:
 
 
 def list_opts() -> list[tuple[cfg.OptGroup, list[cfg.Opt]]]:
-    """All options by group, for oslo-config-generator and oslo-config-validator.
+    """Return all options by group, for oslo-config-generator and oslo-config-validator.
 
     The groups of the privileged processes are among them. oslo.privsep registers those itself.
     """

@@ -42,7 +42,7 @@ DEVICE_BUILDERS: tuple[Builder, ...] = (
 def domain_xml(
     instance: Instance, platform: Platform, metadata: etree._Element | None = None
 ) -> etree._Element:
-    """The ``<domain>`` of an instance for which everything has been chosen.
+    """Return the ``<domain>`` of an instance for which everything has been chosen.
 
     Pure: the same arguments give the same XML.
 

@@ -27,7 +27,7 @@ def build_disks(devices: etree._Element, instance: Instance, platform: Platform)
 
 
 def all_disks(instance: Instance, platform: Platform) -> tuple[Disk, ...]:
-    """The instance's disks and, where it has one, its config drive."""
+    """Return the instance's disks and, where it has one, its config drive."""
     if instance.config_drive is None:
         return instance.disks
     return (*instance.disks, config_drive_disk(instance, platform))
@@ -60,7 +60,7 @@ _FIRST_CONTROLLER = {"ide": 4, "sata": 6, "scsi": _DISKS_PER_SCSI_CONTROLLER, "f
 
 
 def free_name(bus: str, taken: set[str], *, last: bool = False) -> str:
-    """A target name on ``bus`` that is not in ``taken``, or the last one of the first controller.
+    """Return a target name on ``bus`` that is not in ``taken``, or the last one of the first controller.
 
     :raises ValueError: all are taken.
     """
@@ -81,7 +81,7 @@ def cdrom_bus(instance: Instance) -> str:
 
 
 def config_drive_disk(instance: Instance, platform: Platform) -> Disk:
-    """The config drive as a CD, at the far end of its bus, out of the way of other disks."""
+    """Return the config drive as a CD, at the far end of its bus, out of the way of other disks."""
     bus = instance.config_drive_bus or cdrom_bus(instance)
     taken = {disk.name for disk in instance.disks if disk.name}
     return Disk.model_validate(

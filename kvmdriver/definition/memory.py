@@ -21,7 +21,7 @@ def build_memory(domain: etree._Element, instance: Instance, _platform: Platform
 
 
 def dimm(size_mib: int) -> etree._Element:
-    """A memory module to plug in; its size must be a multiple of 128 MiB."""
+    """Return a memory module to plug in; its size must be a multiple of 128 MiB."""
     if size_mib % DIMM_MIB:
         raise ValueError(f"{size_mib} MiB is not a multiple of {DIMM_MIB}")
     module = element("memory", model="dimm")

@@ -35,7 +35,7 @@ _HARMLESS = (
 
 
 def with_addresses(fresh: etree._Element, old: etree._Element) -> etree._Element:
-    """A definition made from the model, with its devices at the addresses that they had.
+    """Return a definition made from the model, with its devices at the addresses that they had.
 
     Controllers that only libvirt had added are added again, as the addresses refer to them.
 
@@ -79,7 +79,7 @@ def foreign_devices(fresh: etree._Element, old: etree._Element) -> list[str]:
 
 
 def live_definition(running: etree._Element, prepared: etree._Element) -> etree._Element:
-    """What the destination runs: the running guest, on what that host has prepared for it.
+    """Return what the destination runs: the running guest, on what that host has prepared for it.
 
     :param running: the migratable XML of the source.
     :param prepared: the definition that waits on the destination.
@@ -152,7 +152,7 @@ _IDENTITY: dict[str, Callable[[etree._Element], tuple[str, ...] | None]] = {
 
 
 def _controller(node: etree._Element) -> etree._Element:
-    """A controller as libvirt had made it, without its name in the running guest."""
+    """Return a controller as libvirt had made it, without its name in the running guest."""
     plain = etree.Element("controller")
     for name in ("type", "index", "model", "ports"):
         if name in node.attrib:
@@ -164,7 +164,7 @@ def _controller(node: etree._Element) -> etree._Element:
 
 
 def _plain_copy(node: etree._Element) -> etree._Element:
-    """A copy of an element's attributes; content, of which addresses have none, is left out."""
+    """Return a copy of an element's attributes; content, of which addresses have none, is left out."""
     return etree.Element(
         str(node.tag), {str(name): str(value) for name, value in node.attrib.items()}
     )

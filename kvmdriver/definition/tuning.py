@@ -16,7 +16,7 @@ NOTHING = Tuning()
 
 
 def tuning_of(instance: Instance) -> Tuning:
-    """The instance's tuning, an empty one where it has none."""
+    """Return the instance's tuning, an empty one where it has none."""
     return instance.tuning or NOTHING
 
 

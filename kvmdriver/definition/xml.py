@@ -6,14 +6,14 @@ Value = str | int | bool | None
 
 
 def text_of(value: Value) -> str | None:
-    """A value as libvirt spells it: yes and no for booleans."""
+    """Return a value as libvirt spells it: yes and no for booleans."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     return None if value is None else str(value)
 
 
 def element(tag: str, text: Value = None, /, **attributes: Value) -> etree._Element:
-    """An element; attributes that are None are left out, a trailing underscore of a name too."""
+    """Return an element; attributes that are None are left out, a trailing underscore of a name too."""
     node = etree.Element(tag)
     node.text = text_of(text)
     for name, value in attributes.items():

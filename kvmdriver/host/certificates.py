@@ -18,7 +18,7 @@ _AUTHORITY = "ca-cert.pem"
 def problems(
     directory: str, role: Literal["client", "server"], *, now: datetime.datetime | None = None
 ) -> list[Problem]:
-    """What keeps QEMU on this host from encrypting a migration.
+    """Return what keeps QEMU on this host from encrypting a migration.
 
     A client without a certificate of its own uses the server's, as libvirt has it.
 

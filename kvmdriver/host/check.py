@@ -48,7 +48,7 @@ class Host:
     sysroot: str = "/"
 
     def read(self, path: str) -> str:
-        """A file's text without the spaces around it; empty when it cannot be read."""
+        """Return a file's text without the spaces around it; empty when it cannot be read."""
         try:
             with open(self.path(path)) as file:
                 return file.read().strip()
@@ -107,7 +107,7 @@ def kvm_device(host: Host) -> Result:
 
 
 def groups(host: Host) -> Result:
-    """Whether an agent that is not root can do its work.
+    """Return whether an agent that is not root can do its work.
 
     libvirt gives the files of a running guest to QEMU's user and group, with mode 0640: the agent
     reads them as a member of that group.
@@ -330,7 +330,7 @@ def space(host: Host) -> Result:
 
 
 def _reflinks(directory: str) -> bool:
-    """Whether the file system can share the blocks of a copy: by trying it."""
+    """Try whether the file system can share the blocks of a copy."""
     try:
         with (
             tempfile.TemporaryFile(dir=directory) as source,

@@ -54,7 +54,7 @@ def parse_features(flags: Iterable[str]) -> tuple[CpuFeature, ...]:
 
 
 def settings_of(conf: cfg.ConfigOpts) -> CpuSettings:
-    """What [kvm_cpu] and [kvm_nested] say.
+    """Return what [kvm_cpu] and [kvm_nested] say.
 
     :raises kvmdriver.exception.ConfigurationError: the file of the baseline cannot be read, or is
         not one; or flags and policy contradict each other.
@@ -103,18 +103,18 @@ def read_definition(path: str) -> CpuDefinition:
 def chooser(
     conf: cfg.ConfigOpts, hypervisor: Hypervisor, capabilities: DomainCapabilities
 ) -> "CpuChooser":
-    """The chooser for guests of a kind on this host, with the configuration as it is."""
+    """Return the chooser for guests of a kind on this host, with the configuration as it is."""
     vendor = hypervisor.host_capabilities().cpu.vendor
     return CpuChooser(settings_of(conf), hypervisor.cpu(capabilities), vendor)
 
 
 def is_possible(mode: str, capabilities: DomainCapabilities) -> bool:
-    """Whether a configured mode is one for this kind of guest, apart from its model and flags."""
+    """Return whether a configured mode is one for this kind of guest, apart from its model and flags."""
     return mode in ("custom", "baseline", "none") or mode in capabilities.cpu_modes
 
 
 def nested_flag(virt_type: str, vendor: str | None) -> str | None:
-    """The flag of nested virtualization on this kind of host, None where there is none.
+    """Return the flag of nested virtualization on this kind of host, None where there is none.
 
     QEMU's emulation knows AMD's kind only, whatever the host has.
     """
@@ -137,11 +137,11 @@ class CpuChooser:
         return self._settings.nested
 
     def grantable(self) -> frozenset[str]:
-        """All flags that a guest can have here."""
+        """Return all flags that a guest can have here."""
         return self._hypervisor.granted()
 
     def prefer(self, cpu: Cpu, required: set[str], forbidden: set[str]) -> Cpu:
-        """A CPU to choose from that has some flags and lacks others, added where no model does.
+        """Return a CPU to choose from that has some flags and lacks others, added where no model does.
 
         Of the models those come first that fit by themselves, else in the order that they have.
         """
@@ -170,11 +170,11 @@ class CpuChooser:
         )
 
     def can_nest(self) -> bool:
-        """Whether the hypervisor grants nested virtualization, whatever the policy."""
+        """Return whether the hypervisor grants nested virtualization, whatever the policy."""
         return self.nested_flag is not None and self.nested_flag in self._hypervisor.granted()
 
     def choose(self, cpu: Cpu) -> Cpu:
-        """The CPU with everything decided: its mode, one model, every flag.
+        """Return the CPU with everything decided: its mode, one model, every flag.
 
         A mode of None takes the configured one. Mode baseline becomes custom.
 
@@ -203,7 +203,7 @@ class CpuChooser:
         return chosen
 
     def definition(self, cpu: Cpu) -> CpuDefinition | None:
-        """A chosen CPU spelled out; None where libvirt knows no host-model to spell it with."""
+        """Return a chosen CPU spelled out; None where libvirt knows no host-model to spell it with."""
         if cpu.mode == "custom":
             return CpuDefinition(model=cpu.models[0], features=cpu.features)
         if cpu.mode in (None, "none"):
@@ -215,7 +215,7 @@ class CpuChooser:
         return host.changed(features=tuple(merged.values()))
 
     def flags(self, cpu: Cpu) -> frozenset[str]:
-        """All flags that a guest with a chosen CPU sees, in libvirt's spelling."""
+        """Return all flags that a guest with a chosen CPU sees, in libvirt's spelling."""
         definition = self.definition(cpu)
         return self._hypervisor.features(definition) if definition else frozenset()
 
@@ -235,7 +235,7 @@ class CpuChooser:
             ) from None
 
     def why_unusable(self, model: str) -> tuple[str, ...]:
-        """The flags that a named model lacks here; empty when it can be used."""
+        """Return the flags that a named model lacks here; empty when it can be used."""
         return self._hypervisor.missing(CpuDefinition(model=model))
 
     def missing_security(self) -> tuple[str, ...]:
@@ -267,7 +267,7 @@ class CpuChooser:
             )
 
     def _first_usable(self, models: tuple[str, ...], off: set[str]) -> str:
-        """The first model that can be had without the flags that are switched ``off`` anyway.
+        """Return the first model that can be had without the flags that are switched ``off`` anyway.
 
         EPYC has svm by its definition, and is as good as any where nobody may have svm.
         """

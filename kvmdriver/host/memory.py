@@ -5,7 +5,7 @@ Not from virNodeGetInfo, which adds up NUMA nodes and misses memory that came la
 
 
 def total_and_available_mib(path: str = "/proc/meminfo") -> tuple[int, int]:
-    """All memory, and what could be used without swapping, in MiB (proc(5), MemAvailable)."""
+    """Return all memory, and what could be used without swapping, in MiB (proc(5), MemAvailable)."""
     values = {}
     with open(path) as lines:
         for line in lines:

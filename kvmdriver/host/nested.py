@@ -49,7 +49,7 @@ class NestedHost:
         self._sysroot = sysroot
 
     def view(self) -> NestedView:
-        """The state as it is now. Nothing is changed and no process started."""
+        """Return the state as it is now. Nothing is changed and no process started."""
         flags, vendor = self._cpuinfo()
         module = next((_MODULES[flag] for flag in _MODULES if flag in flags), None)
         loaded = next(
@@ -73,7 +73,7 @@ class NestedHost:
         options: Mapping[str, Mapping[str, str]],
         running: Sequence[str] = (),
     ) -> list[Step]:
-        """What has to be done to switch it on or off; nothing is done yet.
+        """Return what has to be done to switch nested virtualization on or off; nothing is done yet.
 
         :param options: parameters by module, as the configuration has them.
         :param running: names of the guests that use KVM now.
@@ -249,7 +249,7 @@ def _options_line(module: str, wanted: Mapping[str, str]) -> str:
 
 
 def _same(shown: str, wanted: str) -> bool:
-    """Whether a parameter has a value: booleans are shown as Y and N, and set as 1 and 0."""
+    """Return whether a parameter has a value: booleans are shown as Y and N, and set as 1 and 0."""
     return shown == wanted or (shown in _ON) == (wanted in _ON) and shown in (*_ON, "N", "n", "0")
 
 

@@ -28,7 +28,7 @@ class PciDevice:
 
 
 def devices() -> list[PciDevice]:
-    """All PCI functions of the host, by address."""
+    """Return all PCI functions of the host, by address."""
     return [_device(address) for address in sorted(_listdir(_PCI))]
 
 

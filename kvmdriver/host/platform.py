@@ -56,7 +56,7 @@ def _why_no_kvm() -> tuple[str, str]:
 
 
 def choose_machine(hypervisor: Hypervisor, wanted: str) -> str:
-    """The versioned name of a machine type, so that it stays the same after upgrades of QEMU.
+    """Return the versioned name of a machine type, so that it stays the same after upgrades of QEMU.
 
     :raises kvmdriver.exception.Unsupported: this QEMU does not have it.
     """
@@ -75,7 +75,7 @@ def choose_machine(hypervisor: Hypervisor, wanted: str) -> str:
 def guest_capabilities(
     hypervisor: Hypervisor, virt_type: str, machine: str, *, fallback: bool
 ) -> DomainCapabilities:
-    """What guests of a kind can have on a host.
+    """Return what guests of a kind can have on a host.
 
     :raises kvmdriver.exception.Unsupported: the virtualization or machine type cannot be had.
     """
@@ -90,7 +90,7 @@ _ADDRESS_BITS = 8_007_000
 
 
 def has_address_bits(hypervisor: Hypervisor) -> bool:
-    """Whether guests here can be told how large physical addresses are."""
+    """Return whether guests here can be told how large physical addresses are."""
     return hypervisor.version_numbers()[1] >= _ADDRESS_BITS
 
 

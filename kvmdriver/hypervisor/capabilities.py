@@ -210,7 +210,7 @@ class DomainCapabilities:
 
 
 def cpu_definition(node: etree._Element) -> CpuDefinition:
-    """A CPU from ``<cpu>`` or from a ``<mode>`` of domain capabilities.
+    """Return a CPU from ``<cpu>`` or from a ``<mode>`` of domain capabilities.
 
     :raises kvmdriver.exception.InvalidRequest: it names no model.
     """
@@ -233,7 +233,7 @@ def cpu_definition(node: etree._Element) -> CpuDefinition:
 
 
 def parse_definition(text: str) -> CpuDefinition:
-    """A CPU from ``<cpu>``, ``<capabilities>`` or ``<domainCapabilities>``.
+    """Return a CPU from ``<cpu>``, ``<capabilities>`` or ``<domainCapabilities>``.
 
     :raises kvmdriver.exception.InvalidRequest: it is none of them.
     """

@@ -52,12 +52,12 @@ class PendingCall:
         self._translate = translate
 
     def wait(self, seconds: float) -> bool:
-        """Whether the call has ended, at the latest after so many seconds."""
+        """Return whether the call has ended, at the latest after so many seconds."""
         concurrent.futures.wait([self._future], seconds)
         return self._future.done()
 
     def result(self) -> Any:
-        """What the call has given; it must have ended.
+        """Return what the call has given; it must have ended.
 
         :raises kvmdriver.exception.KVMDriverError: libvirt's error, translated.
         """
@@ -264,7 +264,7 @@ class Connection:
             return self.call(getattr(self.raw(), method), *args, **kwargs)
 
     def raw(self) -> libvirt.virConnect:
-        """The open libvirt connection.
+        """Return the open libvirt connection.
 
         One attempt at a time opens it, for all callers. While an attempt has been hanging for some
         seconds, callers get the error at once.
@@ -315,7 +315,7 @@ class Connection:
     def _outcome(
         self, future: "concurrent.futures.Future[T]", raw: libvirt.virConnect, instance: str | None
     ) -> T:
-        """The result of a call that has ended, or whose connection has."""
+        """Return the result of a call that has ended, or whose connection has."""
         if not future.done():
             raise exception.HypervisorUnavailable(
                 "the connection to libvirt was lost", instance=instance

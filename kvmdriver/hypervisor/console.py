@@ -47,7 +47,7 @@ class ConsoleStream:
             os.read(self.wakeup, 4096)
 
     def receive(self, size: int) -> bytes | None:
-        """What the guest has written, possibly nothing; None when the stream has ended."""
+        """Return what the guest has written, possibly nothing; None when the stream has ended."""
         try:
             data = self._stream.recv(size)
         except libvirt.libvirtError:

@@ -38,7 +38,7 @@ class HypervisorCpu:
         self._missing: dict[CpuDefinition, tuple[str, ...]] = {}
 
     def features(self, definition: CpuDefinition) -> frozenset[str]:
-        """All flags of a CPU: those of its model with what is added and taken away.
+        """Return all flags of a CPU: those of its model with what is added and taken away.
 
         :raises kvmdriver.exception.Unsupported: libvirt cannot tell, e.g. without any usable model.
         """
@@ -48,7 +48,7 @@ class HypervisorCpu:
         return self._expanded[definition]
 
     def granted(self) -> frozenset[str]:
-        """All flags that a guest can have here, by what mode host-model gives.
+        """Return all flags that a guest can have here, by what mode host-model gives.
 
         Empty where libvirt knows no host-model.
         """
@@ -79,7 +79,7 @@ class HypervisorCpu:
         return ()
 
     def is_identical(self, definition: CpuDefinition) -> bool:
-        """Whether a CPU is exactly what mode host-model gives here."""
+        """Return whether a CPU is exactly what mode host-model gives here."""
         answer = self._connection.call_fresh(
             "compareHypervisorCPU", *self._where, to_xml(definition), 0
         )
@@ -88,7 +88,7 @@ class HypervisorCpu:
     def baseline(
         self, definitions: Sequence[CpuDefinition], *, migratable: bool = True
     ) -> CpuDefinition:
-        """The best CPU that all of the given ones contain.
+        """Return the best CPU that all of the given ones contain.
 
         :param migratable: without flags that would keep guests from migrating.
         :raises kvmdriver.exception.KVMDriverError: they have nothing in common.
@@ -112,7 +112,7 @@ class HypervisorCpu:
 
 
 def to_xml(definition: CpuDefinition) -> str:
-    """A CPU as libvirt's comparisons take it."""
+    """Return a CPU as libvirt's comparisons take it."""
     cpu = etree.Element("cpu", mode="custom", match="exact")
     etree.SubElement(cpu, "model", fallback="forbid").text = definition.model
     if definition.vendor:

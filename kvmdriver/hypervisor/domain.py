@@ -56,11 +56,11 @@ class Domain:
         self.name: str = raw.name()
 
     def _call(self, function: Callable[..., T], *args: Any) -> T:
-        """A call that libvirt answers from its own memory, however the guest is."""
+        """Make a call that libvirt answers from its own memory, in whatever state the guest is."""
         return self._connection.call(function, *args, instance=self.name)
 
     def _ask(self, method: str, *args: Any, **how: Any) -> Any:
-        """A call that waits for the guest's QEMU, or for libvirt's job on it.
+        """Make a call that waits for the guest's QEMU, or for libvirt's job on it.
 
         Seen with libvirt 9.0 and a QEMU that was stopped with SIGSTOP: every method that is not
         called through ``_call`` hangs then, or may hang behind another one.
@@ -87,11 +87,11 @@ class Domain:
         return bool(self._call(self._raw.isActive))
 
     def started_as(self) -> int:
-        """The number of this run of the domain, -1 while it is off; each start gives a new one."""
+        """Return the number of this run of the domain, another one after each start; -1 while it is off."""
         return int(self._raw.ID())
 
     def was_cut_off(self) -> bool:
-        """Whether it is off, and its guest has neither shut down by itself nor was saved.
+        """Return whether the domain is off although its guest neither shut down by itself nor was saved.
 
         A libvirtd that is started while a QEMU starts or ends does not know who ended that: it
         names itself, a failure or a crash, or no reason at all (virDomainShutoffReason).
@@ -128,7 +128,7 @@ class Domain:
             lost.end(self.name, self.uuid)
 
     def is_lost(self) -> bool:
-        """Whether its QEMU runs while libvirt has the domain switched off."""
+        """Return whether the domain's QEMU runs while libvirt has the domain switched off."""
         return not self.is_active() and lost.find(self.name, self.uuid) is not None
 
     def require_not_lost(self) -> None:
@@ -194,7 +194,7 @@ class Domain:
         return xml.parse(self._call(self._raw.XMLDesc, flags))
 
     def record(self) -> Record | None:
-        """What the driver noted of the instance; None when the domain is not one of ours.
+        """Return what the driver noted of the instance; None when the domain is not one of ours.
 
         virt-clone copies the metadata of a domain. The record in such a copy is that of the original.
         """
@@ -202,7 +202,7 @@ class Domain:
         return record if record is not None and record.instance.uuid == self.uuid else None
 
     def running_record(self) -> Record | None:
-        """The record in the running definition, which a migration takes along."""
+        """Return the record in the running definition, which a migration takes along."""
         return record_in(self.xml())
 
     def set_record(self, record: Record, *, timeout: float | None = None) -> None:
@@ -310,7 +310,7 @@ class Domain:
         return (info["cur"], info["end"]) if info else None
 
     def file_in_use(self, alias: str) -> str | None:
-        """The file that the QEMU has for a disk, whatever libvirt believes (QMP, query-block).
+        """Return the file that the QEMU has for a disk, whatever libvirt believes (QMP, query-block).
 
         :param alias: the alias of the disk in the running definition.
         """
@@ -336,7 +336,7 @@ class Domain:
     # Migration
 
     def migratable_xml(self) -> etree._Element:
-        """The running definition as another host must be able to run it, secrets included."""
+        """Return the running definition as another host must be able to run it, secrets included."""
         flags = libvirt.VIR_DOMAIN_XML_MIGRATABLE | libvirt.VIR_DOMAIN_XML_SECURE
         return xml.parse(self._call(self._raw.XMLDesc, flags))
 
@@ -350,24 +350,24 @@ class Domain:
         )
 
     def migration_progress(self) -> JobProgress | None:
-        """How far the migration is that is under way; None when there is none."""
+        """Return how far the migration is that is under way; None when there is none."""
         return JobProgress.from_stats(self._ask("jobStats", 0))
 
     def has_incoming_job(self) -> bool:
-        """Whether the guest's memory still comes in from another host."""
+        """Return whether the guest's memory still comes in from another host."""
         stats = self._ask("jobStats", 0)
         incoming = libvirt.VIR_DOMAIN_JOB_OPERATION_MIGRATION_IN
         return bool(stats.get("type", 0)) and stats.get("operation") == incoming
 
     def last_migration(self) -> JobProgress | None:
-        """What the migration that has just ended has taken; kept until the next job."""
+        """Return what the migration that has just ended has taken; kept until the next job."""
         flags = (
             libvirt.VIR_DOMAIN_JOB_STATS_COMPLETED | libvirt.VIR_DOMAIN_JOB_STATS_KEEP_COMPLETED
         )
         return JobProgress.from_stats(self._ask("jobStats", flags))
 
     def presence(self) -> Presence:
-        """Where the domain is in the course of a migration."""
+        """Return where the domain is in the course of a migration."""
         return presence(*self._call(self._raw.state))
 
     def abort_job(self) -> None:
@@ -408,11 +408,11 @@ class Domain:
     # Streams
 
     def screenshot(self) -> bytes:
-        """The picture on the first screen, in the format of the hypervisor (PPM or PNG)."""
+        """Return the picture on the first screen, in the format of the hypervisor (PPM or PNG)."""
         return self._connection.call_guest(self.uuid, _read_screenshot, instance=self.name)
 
     def open_console(self) -> "libvirt.virStream":
-        """A non-blocking stream to the first serial port, taken over from whoever had it."""
+        """Return a non-blocking stream to the first serial port, taken over from whoever had it."""
         return self._call(self._open_console)
 
     def _open_console(self) -> "libvirt.virStream":
@@ -441,7 +441,7 @@ def _affect(live: bool, config: bool) -> int:
 
 
 def record_in(root: etree._Element) -> Record | None:
-    """The driver's record in a domain's XML; None when there is none or it is not readable."""
+    """Return the driver's record in a domain's XML; None when there is none or it is not readable."""
     element = root.find(f"metadata/{{{NAMESPACE}}}instance")
     if element is None:
         return None

@@ -27,7 +27,7 @@ group = "+{gid}"
 
 
 def libvirtd_answers(path: str = _SOCKET) -> bool:
-    """Whether a libvirtd of the system listens."""
+    """Return whether a libvirtd of the system listens."""
     with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as client:
         client.settimeout(5)
         client.connect(path)

@@ -32,14 +32,14 @@ _OTHERS = {
 
 
 def is_connection_lost(error: libvirt.libvirtError) -> bool:
-    """Whether the call failed because the daemon at the other end is gone."""
+    """Return whether the call failed because the daemon at the other end is gone."""
     return error.get_error_code() in _LOST_CODES and error.get_error_domain() in _LOST_DOMAINS
 
 
 def translate(
     error: libvirt.libvirtError, instance: str | None = None
 ) -> exception.KVMDriverError:
-    """The error of ours that tells the same as libvirt's, with its message kept."""
+    """Return the error of ours that tells the same as libvirt's, with its message kept."""
     message = str(error)
     code = error.get_error_code()
     if is_connection_lost(error):

@@ -126,7 +126,7 @@ class Expectation:
             self._seen.set()
 
     def wait(self, seconds: float) -> Event | None:
-        """The event, or None when it did not come in time."""
+        """Return the event, or None when it did not come in time."""
         self._seen.wait(seconds)
         return self.event
 
@@ -150,7 +150,7 @@ class EventBus:
             self._subscribers = tuple(s for s in self._subscribers if s != subscriber)
 
     def expect(self, uuid: str, *kinds: str, detail: Any = None) -> Expectation:
-        """A wait for the next event of a domain that is of one of ``kinds``.
+        """Return a wait for the next event of a domain that is of one of ``kinds``.
 
         :param detail: where given, the event's detail must equal it or, being a tuple, start
             with it.

@@ -36,7 +36,7 @@ class GuestCall:
 
 
 def agent_of(guest: str) -> str:
-    """The name under which calls of a guest's agent are counted: QEMU may answer without it."""
+    """Return the name under which calls of a guest's agent are counted: QEMU may answer without it."""
     return f"{guest} agent"
 
 
@@ -121,7 +121,7 @@ class GuestCalls:
         return ended
 
     def unanswered(self) -> set[str]:
-        """The guests that owe an answer to somebody who has stopped to wait for it."""
+        """Return the guests that owe an answer to somebody who has stopped to wait for it."""
         with self._condition:
             return {
                 guest
@@ -140,7 +140,7 @@ class GuestCalls:
 
 
 def unresponsive(instance: str | None, seconds: float | None = None) -> exception.KVMDriverError:
-    """The error about a guest whose QEMU does not answer, within so many seconds if given."""
+    """Return the error about a guest whose QEMU does not answer, within so many seconds if given."""
     within = "" if seconds is None else f" within {seconds:g} s"
     return exception.InstanceUnresponsive(
         f"the guest's QEMU does not answer{within}", instance=instance

@@ -242,7 +242,7 @@ class Hypervisor:
         return found | read
 
     def all_stats(self, domain: Domain) -> dict[str, Any]:
-        """All statistics of one domain, by libvirt's names (virConnectGetAllDomainStats)."""
+        """Return all statistics of one domain, by libvirt's names (virConnectGetAllDomainStats)."""
         return self._stats_of(domain, 0)
 
     def _stats_of(self, domain: Domain, kinds: int) -> dict[str, Any]:
@@ -256,7 +256,7 @@ class Hypervisor:
         return dict(rows[0][1])
 
     def vcpu_time(self, domain: Domain) -> float:
-        """How long the vCPUs of a guest have run in this QEMU, all of them together, in ms."""
+        """Return how long the vCPUs of a guest have run in this QEMU, all of them together, in ms."""
         values = self._stats_of(domain, libvirt.VIR_DOMAIN_STATS_VCPU)
         spent = [value for name, value in values.items() if re.fullmatch(r"vcpu\.\d+\.time", name)]
         return float(sum(spent)) / 1e6
@@ -268,7 +268,7 @@ class Hypervisor:
         return float(rows["dirtyrate.megabytes_per_second"]) if measured else None
 
     def record(self, uuid: str) -> Record | None:
-        """The driver's record of a domain, from a cache that libvirt's events keep true."""
+        """Return the driver's record of a domain, from a cache that libvirt's events keep true."""
         with self._cache_lock:
             if uuid in self._records:
                 return self._records[uuid]
@@ -295,7 +295,7 @@ class Hypervisor:
         self._forget_size(domain.uuid)
 
     def is_unresponsive(self, domain: Domain) -> bool:
-        """Whether the QEMU of a domain owes an answer to somebody who has stopped to wait for it."""
+        """Return whether the QEMU of a domain owes an answer to somebody who has stopped to wait for it."""
         return domain.uuid in self.connection.guests.unanswered()
 
     def give_up_calls(self, uuid: str, older_than: float) -> int:
@@ -329,7 +329,7 @@ class Hypervisor:
         return host
 
     def domain_capabilities(self, virt_type: str, machine: str | None) -> DomainCapabilities:
-        """What a guest of this virtualization and machine type can have.
+        """Return what a guest of this virtualization and machine type can have.
 
         :raises kvmdriver.exception.KVMDriverError: libvirt knows no such combination.
         """
@@ -349,7 +349,7 @@ class Hypervisor:
         return found
 
     def cpu(self, capabilities: DomainCapabilities) -> HypervisorCpu:
-        """What guests of a kind can have as their CPU; remembered while libvirtd lives."""
+        """Return what guests of a kind can have as their CPU; remembered while libvirtd lives."""
         key = (capabilities.virt_type, capabilities.machine)
         found = self._cpus.get(key)
         if found is None:
@@ -368,7 +368,7 @@ class Hypervisor:
         return self._versions
 
     def hostname(self) -> str:
-        """The host's name as libvirt gives it: what nova knows the node by."""
+        """Return the host's name as libvirt gives it: what nova knows the node by."""
         if self._hostname is None:
             self._hostname = str(self.connection.call_fresh("getHostname"))
         return self._hostname
@@ -397,7 +397,7 @@ class Hypervisor:
         return int(self.connection.call_fresh("getInfo")[2])
 
     def is_alive(self) -> bool:
-        """Whether libvirt answers now."""
+        """Return whether libvirt answers now."""
         try:
             self.connection.call_fresh("getLibVersion", timeout=5)
         except exception.HypervisorUnavailable:
@@ -439,7 +439,7 @@ def _read_sizes(domains: Iterable[libvirt.virDomain]) -> Iterator[tuple[str, sta
 
 
 def _paths_below(root: etree._Element, directory: str) -> set[str]:
-    """Every path below a directory that a definition names: disks, kernels, logs, sockets..."""
+    """Return every path below a directory that a definition names: disks, kernels, logs, sockets..."""
     return {
         word
         for element in root.iter(etree.Element)

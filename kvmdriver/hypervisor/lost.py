@@ -17,7 +17,7 @@ LOG = logging.getLogger(__name__)
 
 
 def find(name: str, uuid: str) -> int | None:
-    """The process id of the QEMU of a domain that libvirt has switched off; None without one."""
+    """Return the process id of the QEMU of a domain that libvirt has switched off; None without one."""
     # libvirt removes the file when a domain ends
     if not os.path.exists(os.path.join(privsep.PID_FILES, f"{name}.pid")):
         return None

@@ -111,7 +111,7 @@ class Task(Model):
 
     @classmethod
     def begin(cls, name: TaskName, request_id: str | None = None, **fields: Any) -> "Task":
-        """A new task of this process, to be worked on within ``RUNNING.hold``."""
+        """Return a new task of this process, to be worked on within ``RUNNING.hold``."""
         return cls(
             name=name,
             owner=Owner.current(),
@@ -154,7 +154,7 @@ RUNNING = RunningTasks()
 
 
 def is_dead(task: Task, current: Owner, running: RunningTasks, owner_is_alive: bool) -> bool:
-    """Whether a task has been left: by a process that died, or by an operation that failed.
+    """Return whether a task has been left: by a process that died, or by an operation that failed.
 
     A migration is never dead: its end depends on another host, and has its own recovery.
     """
@@ -210,7 +210,7 @@ class Record(Model):
         return (task.migration.id if task.migration is not None else task.id) or "unknown"
 
     def done(self, reference: str | None) -> DoneRequest | None:
-        """The request of that reference, if it has been carried out.
+        """Return the request of that reference, if it has been carried out.
 
         :raises kvmdriver.exception.RequestConflict: the request of that ID asked for something else.
         """
@@ -231,7 +231,7 @@ class Record(Model):
         return self.changed(requests=(*self.requests, request)[-_REMEMBERED_REQUESTS:])
 
     def to_element(self, *, bare: bool = False) -> etree._Element:
-        """The element that libvirt keeps below ``<metadata>``.
+        """Return the element that libvirt keeps below ``<metadata>``.
 
         :param bare: without the namespace, as virDomainSetMetadata wants it, which adds its own.
         """

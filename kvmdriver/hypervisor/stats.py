@@ -51,7 +51,7 @@ def power_state(domain: libvirt.virDomain, stats: dict[str, Any]) -> PowerState:
 
 
 def size_of(domain: libvirt.virDomain) -> Size:
-    """The size of one domain, from what libvirtd knows of it.
+    """Return the size of one domain, from what libvirtd knows of it.
 
     virDomainGetInfo has the size of the balloon from QEMU's events; the statistics of the groups
     BALLOON, VCPU and CPU_TOTAL ask QEMU and so wait for one that hangs (qemuDomainGetStats*).

@@ -20,6 +20,6 @@ def to_string(element: etree._Element) -> str:
 
 
 def attribute(parent: etree._Element, child: str, name: str) -> str:
-    """An attribute of the first child of that tag; empty where either is missing."""
+    """Return an attribute of the first child of that tag; empty where either is missing."""
     found = parent.find(child)
     return found.get(name, "") if found is not None else ""

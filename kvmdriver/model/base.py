@@ -114,7 +114,7 @@ _UUID = re.compile(
 
 
 def as_uuid(text: str) -> str | None:
-    """The UUID that a text is, in its usual spelling; None where it is none.
+    """Return the UUID that a text is, in its usual spelling; None where it is none.
 
     Only the usual spelling and 32 hexadecimal digits count, in upper or lower case. ``uuid.UUID``
     takes more for a UUID: hyphens anywhere, braces, underscores between digits.
@@ -133,7 +133,7 @@ Uuid = Annotated[str, StringConstraints(max_length=36), AfterValidator(_uuid)]
 
 
 def is_uuid(text: str) -> bool:
-    """Whether a text is a UUID in its usual spelling."""
+    """Return whether a text is a UUID in its usual spelling."""
     return as_uuid(text) == text
 
 
@@ -218,7 +218,7 @@ class Model(pydantic.BaseModel):
         return self.model_dump(mode="json", exclude_none=True, context={"reveal_secrets": True})
 
     def changed(self, **fields: Any) -> Self:
-        """A copy with other values for some fields, validated again."""
+        """Return a copy with other values for some fields, validated again."""
         return type(self).model_validate({**self.__dict__, **fields})
 
 

@@ -48,7 +48,7 @@ IpAddress = Annotated[str, StringConstraints(max_length=64), AfterValidator(_ip)
 
 
 def hostname_from(name: str) -> str:
-    """A host name (RFC 1123) as near to an instance's name as possible."""
+    """Return a host name (RFC 1123) as near to an instance's name as possible."""
     labels = re.sub(r"[^A-Za-z0-9.-]", "-", name).split(".")
     return ".".join(filter(None, (label.strip("-") for label in labels)))
 

@@ -52,11 +52,13 @@ class Description(Model):
         return json.dumps(self.to_wire(), indent=1)
 
     def is_of(self, host: str, host_uuid: str) -> bool:
-        """Whether it is an instance of that host: either a renamed agent or a new machine may be."""
+        """Return whether the instance is that host's, renamed agents and new machines included."""
         return self.host == host or self.host_uuid == host_uuid
 
     def is_surely_of(self, host: str, host_uuid: str) -> bool:
-        """Whether no other host can mean itself: cloned machines share a UUID, others a name."""
+        """Return whether the instance is that host's and can be no other host's: cloned machines share a
+        UUID, others a name.
+        """
         return self.host == host and self.host_uuid == host_uuid
 
 

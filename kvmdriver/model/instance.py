@@ -62,7 +62,7 @@ class Instance(Model):
     tuning: Tuning | None = Field(None, description="decisions of Nova, never of a request")
 
     def record_json(self) -> str:
-        """The instance as it is kept in the domain's metadata: JSON without anything secret."""
+        """Return the instance as it is kept in the domain's metadata: JSON without anything secret."""
         return self.model_dump_json(exclude_none=True, exclude=SECRETS)
 
     @model_validator(mode="after")

@@ -68,7 +68,7 @@ class InstanceLayout:
 
 
 def mac_address(*parts: object) -> str:
-    """A MAC address in QEMU's range (52:54:00) that the same parts always give again.
+    """Return a MAC address in QEMU's range (52:54:00) that the same parts always give again.
 
     Redelivery of a request must not give an instance another address.
     """

@@ -43,7 +43,7 @@ class NovaAPI:
         self._compute = compute
 
     def get_instance(self, instance: str) -> InstanceView:
-        """A server by name or UUID, of any project.
+        """Return a server by name or UUID, of any project.
 
         :raises kvmdriver.exception.InstanceNotFound: Nova has none.
         """
@@ -85,7 +85,7 @@ class NovaAPI:
         return [view for view in reversed(found) if view is not None]
 
     def get_migration(self, instance: str) -> MigrationView:
-        """The latest migration of a server, with how far it is while it is under way.
+        """Return the latest migration of a server, with how far it is while it is under way.
 
         :raises kvmdriver.exception.InvalidState: there has been none.
         """

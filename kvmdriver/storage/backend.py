@@ -99,7 +99,7 @@ class RawBackend(DiskBackend):
 
 
 def load(name: str, qemu_img: QemuImg) -> DiskBackend:
-    """The backend of that name.
+    """Return the backend of that name.
 
     :raises kvmdriver.exception.ConfigurationError: none is installed under that name.
     """

@@ -21,7 +21,7 @@ VOLUME = "config-2"
 
 
 def content(instance: Instance) -> dict[str, bytes]:
-    """The files of an instance's config drive by path. Pure."""
+    """Return the files of an instance's config drive by path. Pure."""
     drive = instance.config_drive
     if drive is None:
         return {}

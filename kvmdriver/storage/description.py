@@ -18,7 +18,7 @@ _MAX_BYTES = 8 * 1024 * 1024
 
 
 def read(directory: str) -> Description | None:
-    """What a directory says; None where it says nothing.
+    """Return what a directory says; None where it says nothing.
 
     :raises kvmdriver.exception.StorageError: the file cannot be read or is not such a description.
     """

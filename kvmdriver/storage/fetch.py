@@ -59,7 +59,7 @@ class Rules:
 
     @classmethod
     def configured(cls, group: Any) -> "Rules":
-        """What the group [kvm_storage] says.
+        """Return what the group [kvm_storage] says.
 
         :raises kvmdriver.exception.ConfigurationError: an option is wrong.
         """
@@ -206,7 +206,7 @@ class _Transfer:
         self._get(self._redirected(target, location), redirects - 1)
 
     def _redirected(self, target: Target, location: str) -> Target:
-        """Where a redirect leads: to a place that is checked as the first one was."""
+        """Return where a redirect leads: to a place that is checked as the first one was."""
         try:
             # what is not ASCII reaches us as ISO 8859-1, whatever it was
             quoted = urllib.parse.quote(location.encode("latin-1"), safe="/%:@!$&'()*+,;=~?#[]")

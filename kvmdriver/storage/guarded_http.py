@@ -217,13 +217,13 @@ class Connection(http.client.HTTPConnection):
 
 
 def reason_of(error: BaseException) -> str:
-    """What an error of a connection says, fit for people."""
+    """Return what an error of a connection says, fit for people."""
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return shown(text) or type(error).__name__
 
 
 def shown(text: str) -> str:
-    """What a server has sent, short and without characters that steer a terminal."""
+    """Return what a server has sent, short and without characters that steer a terminal."""
     plain = "".join(
         " " if unicodedata.category(letter)[0] in "CZ" else letter for letter in text[: 2 * _SHOWN]
     )

@@ -63,7 +63,7 @@ class CacheEntry:
         return self.name.startswith(_RECEIVED)
 
     def is_fresh(self) -> bool:
-        """Whether it was taken so lately that nothing may show yet what for."""
+        """Return whether the file was taken so lately that its use may not show yet."""
         return self.last_used > time.time() - _FRESH
 
 
@@ -111,7 +111,7 @@ class ImageCache:
         self._reserved_mib = reserved_mib
 
     def check_path(self, path: str, *, field: str = "path") -> str:
-        """The real path of a file that a request may name.
+        """Return the real path of a file that a request may name.
 
         :raises kvmdriver.exception.ImageNotFound: it lies outside of the allowed directories.
         """
@@ -139,14 +139,14 @@ class ImageCache:
             return source.status.st_size
 
     def locate(self, image: Image, role: Role) -> str:
-        """Where the cached copy of an image is or will be."""
+        """Return where the cached copy of an image is or will be."""
         if image.checksum is not None:
             return self._path(image, role, None)
         with self._source(image) as source:
             return self._path(image, role, source)
 
     def get(self, image: Image, role: Role, progress: Progress = ignore) -> CachedImage:
-        """The cached copy of an image, made now if there is none.
+        """Return the cached copy of an image, made now if there is none.
 
         :param role: ``disk`` unpacks to raw, ``cdrom`` and ``file`` (a kernel) keep the bytes.
         :raises kvmdriver.exception.KVMDriverError: the image is missing, refused or does not fit;
@@ -165,7 +165,7 @@ class ImageCache:
     def _turn(
         self, image: Image, path: str, progress: Progress
     ) -> contextlib.AbstractContextManager[None]:
-        """A request that waits for an image waits here, where it can be cancelled."""
+        """Return what waits, in a ``with``, for the turn to fetch an image; the wait can be cancelled."""
         if os.path.exists(path):
             return contextlib.nullcontext()
         turns = self._other_turns if isinstance(image, FileImage) else self._download_turns
@@ -180,7 +180,7 @@ class ImageCache:
         declared: str | None,
         progress: Progress = ignore,
     ) -> CachedImage:
-        """The image that is cached under ``name``, written and looked at now if there is none.
+        """Return the image that is cached under ``name``, written and looked at now if there is none.
 
         :param write: puts the image's bytes into a file of the given path.
         :param declared: the format that its owner gives.
@@ -200,7 +200,7 @@ class ImageCache:
         return self._raw(path)
 
     def make(self, name: str, write: Callable[[str], None]) -> CachedImage:
-        """A file of the host's own making under ``name``, e.g. an empty file system."""
+        """Return a file of the host's own making under ``name``, e.g. an empty file system."""
         path = os.path.join(self.directory, name)
 
         def fill() -> None:
@@ -211,7 +211,7 @@ class ImageCache:
         return self._raw(path)
 
     def entries(self) -> list[CacheEntry]:
-        """The files of the cache, the one that was not used for the longest time first."""
+        """Return the files of the cache, the one that was not used for the longest time first."""
         found = []
         with contextlib.suppress(FileNotFoundError):
             for entry in os.scandir(self.directory):
@@ -276,7 +276,7 @@ class ImageCache:
             self.on_new()
 
     def _taken(self, path: str) -> bool:
-        """Whether a file is there; it will not be removed before a disk can be made over it."""
+        """Return whether a file is there; it will not be removed before a disk can be made over it."""
         with self._locked(fcntl.LOCK_SH):
             try:
                 os.utime(path)
@@ -309,7 +309,7 @@ class ImageCache:
             yield None
 
     def _path(self, image: Image, role: Role, source: ImageSource | None) -> str:
-        """Where the copy of an image belongs; ``source`` may be missing if it has a checksum."""
+        """Return where the copy of an image belongs; ``source`` may be missing if it has a checksum."""
         identity = image.checksum
         if identity is None:
             assert source is not None  # noqa: S101 URLs always have a checksum

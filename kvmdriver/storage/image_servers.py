@@ -93,7 +93,7 @@ class ImageServers:
 
     @classmethod
     def configured(cls, group: Any) -> "ImageServers":
-        """What the group [kvm_storage] says.
+        """Return what the group [kvm_storage] says.
 
         :raises kvmdriver.exception.ConfigurationError: a network is none.
         """
@@ -145,7 +145,7 @@ class ImageServers:
         return Target(url, parts.scheme, host, port, resource)
 
     def allows(self, text: str) -> bool:
-        """Whether images may come from an address.
+        """Return whether images may come from an address.
 
         An IPv6 address with an IPv4 address in it must be allowed itself, and so must that one.
         """

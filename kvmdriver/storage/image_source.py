@@ -27,7 +27,7 @@ class ImageSource:
         return f"{self.path}:{status.st_ino}:{status.st_size}:{status.st_mtime_ns}"
 
     def is_protected(self) -> bool:
-        """Whether nobody but root and this process can change the content."""
+        """Return whether nobody but root and this process can change the content."""
         ours = self.status.st_uid in (0, os.geteuid())
         return ours and not self.status.st_mode & _SHARED
 
@@ -82,7 +82,7 @@ def opened(path: str, allowed: tuple[str, ...]) -> Iterator[ImageSource]:
 
 
 def require_within(path: str, allowed: tuple[str, ...], field: str = "path") -> str:
-    """The real path of a file that must lie below one of the directories ``allowed``.
+    """Return the real path of a file that must lie below one of the directories ``allowed``.
 
     :raises kvmdriver.exception.ImageNotFound: it lies elsewhere, or nobody can tell where.
     """
@@ -96,12 +96,12 @@ def require_within(path: str, allowed: tuple[str, ...], field: str = "path") -> 
 
 
 def is_within(real: str, allowed: tuple[str, ...]) -> bool:
-    """Whether a real path is one of some directories, or lies below one."""
+    """Return whether a real path is one of some directories, or lies below one."""
     return any(real == entry or real.startswith(entry.rstrip("/") + "/") for entry in allowed)
 
 
 def outside(path: str, allowed: tuple[str, ...], field: str) -> exception.ImageNotFound:
-    """The error for a file that a request may not name."""
+    """Return the error for a file that a request may not name."""
     return exception.ImageNotFound(
         "the agent may not use files there",
         field=field,

@@ -71,7 +71,7 @@ def open_regular(path: str, *, follow: bool = True) -> int:
 
 
 def unreadable(path: str, error: OSError) -> exception.ImageNotFound:
-    """The error for an image that cannot be opened."""
+    """Return the error for an image that cannot be opened."""
     return exception.ImageNotFound(
         f"cannot read the image: {error.strerror}",
         value=path,
@@ -112,7 +112,7 @@ def header_backing(path: str) -> str | None:
 
 
 def starts_as_qcow2(path: str) -> bool:
-    """Whether a file of the cache is a qcow2 image. Never ask this of a file that guests write."""
+    """Return whether a file of the cache is a qcow2 image. Never ask this of a file that guests write."""
     with open(path, "rb") as image:
         return image.read(4) == _QCOW2
 

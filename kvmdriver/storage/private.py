@@ -113,7 +113,7 @@ def remove(name: str, directory: int) -> None:
 
 
 def how_to_take_over(directory: str) -> str:
-    """The remedy for files of root's in a directory of ours."""
+    """Return the remedy for files of root's in a directory of ours."""
     return f"as root: chown -Rh --from=root {os.geteuid()}:{os.getegid()} {directory}"
 
 
@@ -143,7 +143,7 @@ def opened_directory(path: str) -> Iterator[int]:
 
 
 def only_ours(directory: str) -> bool:
-    """Whether nobody but root and us can replace a file there, or a directory on the way.
+    """Return whether nobody but root and us can replace a file there, or a directory on the way.
 
     In a directory with the sticky bit others can make files, and not rename or remove ours.
 
@@ -162,7 +162,7 @@ def only_ours(directory: str) -> bool:
 
 
 def is_abandoned(path: str) -> bool:
-    """Whether the process that held a file locked has died."""
+    """Return whether the process that held a file locked has died."""
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:

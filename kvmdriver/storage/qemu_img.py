@@ -200,7 +200,7 @@ class QemuImg:
 
 
 def _named(image: str | int) -> tuple[str, tuple[int, ...]]:
-    """A name of an image that a child process can open, and the descriptors that it needs."""
+    """Return a name of an image that a child process can open, and the descriptors that it needs."""
     return (image, ()) if isinstance(image, str) else (f"/proc/self/fd/{image}", (image,))
 
 

@@ -99,7 +99,7 @@ class InstanceStore:
         return layout
 
     def _new(self, uuid: str, operation: str) -> str:
-        """Where an operation makes an instance's directory before it has its place."""
+        """Return where an operation makes an instance's directory before it has its place."""
         return os.path.join(self.root, f".{uuid}.{operation}.new")
 
     def require_free(self, uuid: str) -> None:
@@ -230,7 +230,7 @@ class InstanceStore:
         return count + sum(private.tighten(path, uuids) for path in disk_directories)
 
     def _entries(self) -> list[os.DirEntry[str]]:
-        """The real directories below the root."""
+        """Return the real directories below the root."""
         if not os.path.isdir(self.root):
             return []
         return [entry for entry in os.scandir(self.root) if entry.is_dir(follow_symlinks=False)]
@@ -276,7 +276,7 @@ class InstanceStore:
 
 
 def _died(new: str, host: str, host_uuid: str) -> bool:
-    """Whether the process that made a directory to claim is one of this host, and dead."""
+    """Return whether the process that made a directory to claim is one of this host, and dead."""
     try:
         mark = description.read(new)
         if mark is not None:

@@ -10,7 +10,7 @@ _FLOCK = "hhqqi4x"
 
 
 def in_use(directory: str) -> bool:
-    """Whether a file right below a directory is locked, as QEMU locks what a guest writes to.
+    """Return whether a file right below a directory is locked, as QEMU locks what a guest writes to.
 
     QEMU sets locks of open file descriptions (qemu(1), ``file.locking``), which do not depend on
     which libvirt, if any, has started it. A file that cannot be opened tells nothing.
