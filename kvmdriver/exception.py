@@ -99,7 +99,7 @@ class Unsupported(KVMDriverError):
 
 
 class CpuIncompatible(Unsupported):
-    """This host cannot give a guest the CPU that is asked for."""
+    """The host cannot give a guest the CPU that is asked for."""
 
     code = "cpu_incompatible"
 

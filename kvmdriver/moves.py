@@ -117,7 +117,7 @@ class Moves:
         return prepare.receiver(self._context, uuid, migration)
 
     def post_live_migration_at_destination(self, uuid: str, migration: str) -> None:
-        """An instance that has come is this host's own."""
+        """Make an instance that has arrived this host's own."""
         settle.finish_incoming(self._context, uuid, migration)
 
     def rollback_live_migration_at_destination(self, uuid: str, migration: str) -> None:

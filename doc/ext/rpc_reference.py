@@ -36,13 +36,13 @@ _LIMITS = {
 
 
 def methods() -> list[tuple[str, Any]]:
-    """The agent's RPC methods in the order of their names: those that have a lane."""
+    """Return the agent's RPC methods in the order of their names: those that have a lane."""
     found = inspect.getmembers(Endpoint, lambda member: hasattr(member, "lane"))
     return [(name, method) for name, method in found if not name.startswith("_")]
 
 
 def answer_of(name: str) -> tuple[type[Model] | None, str]:
-    """What the Python client returns from a method: its model, if it has one, and its name."""
+    """Return what the Python client returns from a method: its model, if it has one, and its name."""
     call = getattr(ComputeAPI, name, None)
     if call is None:
         return None, ""
@@ -57,7 +57,7 @@ def answer_of(name: str) -> tuple[type[Model] | None, str]:
 
 
 def payloads() -> dict[str, dict[str, Any]]:
-    """The JSON schemas of all models in requests and answers, by name."""
+    """Return the JSON schemas of all models in requests and answers, by name."""
     found: dict[str, dict[str, Any]] = {}
     for name, method in methods():
         found |= method.request_type.model_json_schema().get("$defs", {})
@@ -70,7 +70,7 @@ def payloads() -> dict[str, dict[str, Any]]:
 
 
 def _type(schema: dict[str, Any]) -> str:
-    """A schema's type in words, with links to other models."""
+    """Return a schema's type in words, with links to other models."""
     if "$ref" in schema:
         name = schema["$ref"].rpartition("/")[2]
         return f":ref:`{name} <rpc-{name.lower()}>`"
@@ -98,7 +98,7 @@ def _limits(schema: dict[str, Any]) -> Iterator[str]:
 
 
 def _fields(schema: dict[str, Any]) -> list[str]:
-    """The table of an object's fields, as lines of reStructuredText."""
+    """Return the table of an object's fields, as lines of reStructuredText."""
     properties = schema.get("properties", {})
     if not properties:
         return ["No fields.", ""]
@@ -127,7 +127,7 @@ def _fields(schema: dict[str, Any]) -> list[str]:
 
 
 def _default(field: dict[str, Any]) -> str:
-    """What a field is when it is absent, as it stands in JSON."""
+    """Return what a field is when it is absent, as it stands in JSON."""
     value = field.get("default")
     if isinstance(value, dict) and value:
         return "all of its fields at their defaults"

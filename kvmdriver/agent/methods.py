@@ -44,12 +44,12 @@ class Call:
 
 
 def reads(request_type: type[requests.Request]) -> Callable[[Method], Method]:
-    """An RPC method that changes nothing, and is answered whatever else the agent does."""
+    """Mark an RPC method that changes nothing, and is answered whatever else the agent does."""
     return _answers(request_type, "reads")
 
 
 def peers(request_type: type[requests.Request]) -> Callable[[Method], Method]:
-    """An RPC method for the agents of other hosts, which wait for it while they change something.
+    """Mark an RPC method for agents of other hosts, which wait for it while they change something.
 
     A second delivery of the same message must do no harm: nothing here tells it from the first.
     """
@@ -70,7 +70,7 @@ def _answers(request_type: type[requests.Request], lane: Lane) -> Callable[[Meth
 
 
 def changes(request_type: type[requests.Request], event: str) -> Callable[[Method], Method]:
-    """An RPC method that changes an instance.
+    """Mark an RPC method that changes an instance.
 
     It is announced as ``instance.<event>.start`` and ``.end`` or ``.error``, its progress can be
     followed, and a redelivered request gets the answer of the first one. While the first one is

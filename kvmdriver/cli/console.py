@@ -63,9 +63,9 @@ def _talk(connection: socket.socket, keyboard: int, screen: int) -> None:
 
 
 class ConsoleLog(InstanceCommand):
-    """Print the end of what an instance has written to its serial console.
+    r"""Print the end of what an instance has written to its serial console.
 
-    On a terminal colours stay, and other control characters of the guest are shown as \\u001b. A pipe
+    On a terminal colours stay, and other control characters of the guest are shown as \u001b. A pipe
     or a file gets what the guest has written.
     """
 

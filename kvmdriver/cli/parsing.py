@@ -67,7 +67,7 @@ def cpu(text: str) -> dict[str, Any]:
 
 
 def image(text: str) -> dict[str, Any]:
-    """A path, or a URL with its checksum: ``https://host/debian.qcow2#sha256:<hex>``."""
+    """Parse a path, or a URL with its checksum: ``https://host/debian.qcow2#sha256:<hex>``."""
     if text.startswith(("http://", "https://")):
         url, _, checksum = text.partition("#")
         if not checksum:

@@ -61,15 +61,15 @@ class Screen:
 
 
 def output() -> TextIO:
-    """Standard output, for results."""
+    """Return standard output, for results."""
     return cast(TextIO, Screen(sys.stdout))
 
 
 def messages() -> TextIO:
-    """Standard error, for all that is said to the user."""
+    """Return standard error, for all that is said to the user."""
     return cast(TextIO, Screen(sys.stderr))
 
 
 def progress() -> TextIO:
-    """Standard error for a progress bar, which returns to the start of its line."""
+    """Return standard error for a progress bar, which returns to the start of its line."""
     return cast(TextIO, Screen(sys.stderr, keep="\r"))

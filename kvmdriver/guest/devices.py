@@ -75,7 +75,7 @@ def ask_to_release(
 
 
 def _find(root: etree._Element, path: str) -> etree._Element | None:
-    """The first match of an XPath expression (lxml's ``find`` knows no nested predicates)."""
+    """Return the first match of an XPath expression (lxml's ``find`` knows no nested predicates)."""
     found = root.xpath(path)
     return found[0] if isinstance(found, list) and found else None  # type: ignore[return-value]
 

@@ -139,7 +139,10 @@ def libvirt_version(host: Host) -> Result:
 
 
 def require_versions(conf: cfg.ConfigOpts, hypervisor: Hypervisor) -> None:
-    """:raises kvmdriver.exception.ConfigurationError: libvirt or QEMU is too old to work with."""
+    """Require a libvirt and a QEMU that are new enough.
+
+    :raises kvmdriver.exception.ConfigurationError: one is too old to work with.
+    """
     for check in (libvirt_version, qemu_version):
         result, found, remedy = check(Host(conf, hypervisor))
         if result == "fail":

@@ -80,7 +80,7 @@ def settings_of(conf: cfg.ConfigOpts) -> CpuSettings:
 
 
 def read_definition(path: str) -> CpuDefinition:
-    """A CPU from a file: a ``<cpu>``, or what ``virsh capabilities`` or ``domcapabilities`` print.
+    """Parse the CPU of a file: a ``<cpu>``, or what ``virsh capabilities`` or ``domcapabilities`` print.
 
     :raises kvmdriver.exception.ConfigurationError: there is no such thing in the file.
     """
@@ -220,7 +220,7 @@ class CpuChooser:
         return self._hypervisor.features(definition) if definition else frozenset()
 
     def check_settings(self) -> Cpu:
-        """The CPU of a guest that asks for nothing.
+        """Choose the CPU of a guest that asks for nothing, and so check the configuration.
 
         :raises kvmdriver.exception.ConfigurationError: this host cannot give it.
         """
@@ -300,7 +300,7 @@ class CpuChooser:
     def _nesting(
         self, cpu: Cpu, features: dict[str, CpuFeature], mode: str
     ) -> dict[str, CpuFeature]:
-        """Flags that carry the policy out: required, or hidden from the guest."""
+        """Return the flags that carry the policy out: required, or hidden from the guest."""
         own = {f.name for f in cpu.features if f.policy == "require"} & set(NESTED.values())
         wanted = cpu.nested or bool(own)
         policy = self._settings.nested

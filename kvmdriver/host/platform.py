@@ -14,7 +14,7 @@ _KVM = "/dev/kvm"
 
 
 def choose_virt_type(hypervisor: Hypervisor, wanted: str, *, fallback: bool) -> str:
-    """kvm or qemu, as wanted and possible.
+    """Choose kvm or qemu, as wanted and possible.
 
     :param fallback: run under emulation when KVM is wanted and cannot be had.
     :raises kvmdriver.exception.Unsupported: KVM cannot be had; the remedy says why.
@@ -95,7 +95,10 @@ def has_address_bits(hypervisor: Hypervisor) -> bool:
 
 
 def check_firmware(boot: Boot, capabilities: DomainCapabilities) -> None:
-    """:raises kvmdriver.exception.Unsupported: the firmware that is asked for is not installed."""
+    """Require that the firmware that is asked for is installed.
+
+    :raises kvmdriver.exception.Unsupported: the firmware is not installed.
+    """
     if boot.firmware == "uefi" and "efi" not in capabilities.firmwares:
         raise exception.Unsupported(
             "no UEFI firmware is installed",

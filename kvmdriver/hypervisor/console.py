@@ -34,7 +34,7 @@ class ConsoleStream:
             os.write(self._signal, b"!")
 
     def wait_for(self, *, reading: bool, writing: bool) -> None:
-        """What wakes: data of the guest, or that it takes data again; its end does always."""
+        """Wake on data of the guest, or when the guest takes data again; its end always wakes."""
         wanted = _ENDED | (_READABLE if reading else 0) | (_WRITABLE if writing else 0)
         if wanted != self._waits_for:
             self._waits_for = wanted

@@ -56,7 +56,7 @@ class HypervisorCpu:
         return self.features(host) if host is not None else frozenset()
 
     def missing(self, definition: CpuDefinition) -> tuple[str, ...]:
-        """Flags of a CPU that a guest cannot have here; empty when the CPU can be had.
+        """Return the flags of a CPU that a guest cannot have here; none if the CPU can be had.
 
         :raises kvmdriver.exception.KVMDriverError: libvirt does not know the model or a flag.
         """

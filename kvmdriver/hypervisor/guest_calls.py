@@ -81,7 +81,7 @@ class GuestCalls:
 
     @contextlib.contextmanager
     def without_limit(self, guest: str) -> Iterator[None]:
-        """A call that ends the guest's QEMU; once it has, nothing waits for that QEMU any more."""
+        """Begin a call that ends the guest's QEMU; nothing waits for that QEMU afterwards."""
         yield
         with self._condition:
             for name in (guest, agent_of(guest)):
@@ -90,7 +90,7 @@ class GuestCalls:
             self._condition.notify_all()
 
     def leave(self, call: GuestCall) -> None:
-        """The call has returned."""
+        """End a call that has returned."""
         with self._condition:
             calls = self._calls.get(call.guest, [])
             if call in calls:
@@ -130,7 +130,7 @@ class GuestCalls:
             }
 
     def forget(self) -> None:
-        """libvirtd is gone, and with it whatever waited there."""
+        """Forget all calls: libvirtd is gone, and with it whatever waited there."""
         with self._condition:
             for calls in self._calls.values():
                 for call in calls:

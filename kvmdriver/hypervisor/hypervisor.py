@@ -152,7 +152,7 @@ class Hypervisor:
         return {d.UUIDString(): stats.power_state(d, values) for d, values in self._states()}
 
     def disk_serials(self) -> dict[str, set[str]]:
-        """Serial numbers of the disks of every domain, by the domain's UUID.
+        """Return the serial numbers of the disks of every domain, by the domain's UUID.
 
         The definitions come from libvirtd, which asks no QEMU for them.
         """
@@ -162,7 +162,7 @@ class Hypervisor:
         }
 
     def disk_files(self) -> dict[str, set[tuple[str, str]]]:
-        """Serial number and path of every disk that is a file, by the domain's UUID."""
+        """Return serial number and path of every disk that is a file, by the domain's UUID."""
         return {
             domain.uuid: {
                 (disk.findtext("serial") or "", path)
@@ -193,7 +193,7 @@ class Hypervisor:
                 yield domain, domain.xml(inactive=inactive)
 
     def vcpus_used(self) -> int:
-        """vCPUs of all running domains, from what libvirt knows without asking a QEMU."""
+        """Return the vCPUs of all running domains, from what libvirt knows without asking a QEMU."""
         return sum(entry.vcpus for entry in self.summaries() if entry.active)
 
     def summary(self, domain: Domain) -> stats.DomainSummary:
@@ -393,7 +393,7 @@ class Hypervisor:
         return dotted(qemu), dotted(libvirtd)
 
     def cpus(self) -> int:
-        """Number of the host's CPUs that are online."""
+        """Return the number of the host's CPUs that are online."""
         return int(self.connection.call_fresh("getInfo")[2])
 
     def is_alive(self) -> bool:
@@ -407,7 +407,7 @@ class Hypervisor:
     # Networks
 
     def networks(self) -> dict[str, bool]:
-        """libvirt networks by name; the value tells whether the network is active.
+        """Return libvirt's networks by name; the value tells whether the network is active.
 
         The embedded driver has none.
         """

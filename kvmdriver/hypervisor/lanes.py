@@ -34,7 +34,7 @@ class Lanes:
 
     @contextlib.contextmanager
     def take(self) -> Iterator[libvirt.virConnect]:
-        """A connection for one call; used in the thread that may hang."""
+        """Return a connection for one call, to be used in the thread that may hang."""
         with self._lock:
             lane = next((one for one in self._lanes if one.calls < _PER_LANE), None)
             if lane is not None:
@@ -49,7 +49,7 @@ class Lanes:
             self._give_back(lane)
 
     def forget(self) -> None:
-        """libvirtd is gone: open other connections from now on."""
+        """Open other connections from now on: libvirtd is gone."""
         with self._lock:
             self._lanes.clear()
 

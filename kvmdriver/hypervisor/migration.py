@@ -40,7 +40,7 @@ class MigrationSettings:
     hand_over: bool = False
 
     def flags(self) -> int:
-        """virDomainMigrateFlags."""
+        """Return the virDomainMigrateFlags of the settings."""
         flags = libvirt.VIR_MIGRATE_LIVE | libvirt.VIR_MIGRATE_PEER2PEER
         for wanted, flag in (
             (self.hand_over, libvirt.VIR_MIGRATE_PERSIST_DEST),

@@ -35,14 +35,14 @@ class Pace:
         return call
 
     def leave(self, call: object) -> None:
-        """A call has ended."""
+        """Note that a call has ended."""
         with self._condition:
             del self._fresh[call]
             self._condition.notify_all()
 
     @contextlib.contextmanager
     def alone(self, seconds: float) -> Iterator[None]:
-        """The body sends a call that may hang. Calls that others begin wait until it has a worker.
+        """Send, in the body, a call that may hang. Calls of others wait until it has a worker.
 
         :param seconds: how long the body waits for its turn at most; after that it sends the call
             nevertheless.

@@ -134,7 +134,7 @@ class RunningTasks:
 
     @contextlib.contextmanager
     def hold(self, task: Task) -> Iterator[None]:
-        """The body works on a task; however it ends, nobody does afterwards."""
+        """Work on a task in the body; however the body ends, nobody works on the task afterwards."""
         assert task.id is not None  # noqa: S101 Task.begin gives one
         with self._lock:
             self._ids.add(task.id)
@@ -224,7 +224,7 @@ class Record(Model):
         return found
 
     def with_request(self, reference: str | None, answer: str | None = None) -> "Record":
-        """This record, with one more request remembered as done."""
+        """Return the record with one more request remembered as done."""
         if reference is None or self.done(reference) is not None:
             return self
         request = DoneRequest.of(reference, answer)

@@ -56,8 +56,9 @@ class Description(Model):
         return self.host == host or self.host_uuid == host_uuid
 
     def is_surely_of(self, host: str, host_uuid: str) -> bool:
-        """Return whether the instance is that host's and can be no other host's: cloned machines share a
-        UUID, others a name.
+        """Return whether the instance is that host's and can be no other host's.
+
+        Cloned machines share a UUID, others a name.
         """
         return self.host == host and self.host_uuid == host_uuid
 

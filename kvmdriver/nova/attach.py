@@ -83,8 +83,9 @@ def detach_volume(
 
 
 def _detach(node: Node, domain: Domain, path: str, device: str) -> None:
-    """Detach a device without the lock of the instance, as the guest may take long. Nova itself keeps
-    other changes of the instance away.
+    """Detach a device without the lock of the instance, as the guest may take long.
+
+    Nova itself keeps other changes of the instance away.
     """
     try:
         devices.detach_device(

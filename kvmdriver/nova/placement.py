@@ -113,14 +113,14 @@ def _emulator(topology: Any, pins: tuple[tuple[int, ...], ...]) -> tuple[int, ..
 def _emulator_of_realtime(
     pins: tuple[tuple[int, ...], ...], realtime: tuple[int, ...]
 ) -> tuple[int, ...]:
-    """The emulator stays off the CPUs of realtime vCPUs."""
+    """Return the CPUs of the emulator, which stays off those of realtime vCPUs."""
     return tuple(
         sorted({cpu for vcpu, pin in enumerate(pins) if vcpu not in realtime for cpu in pin})
     )
 
 
 def _needs_shared_memory(topology: Any) -> bool:
-    """vhost-user switches map the guest's memory; they need hugepages that are shared."""
+    """Return whether vhost-user switches need the guest's memory shared: they map its hugepages."""
     return bool(topology and any(cell.pagesize and cell.pagesize > 4 for cell in topology.cells))
 
 

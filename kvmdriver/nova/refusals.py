@@ -137,7 +137,7 @@ def problems(demand: Demand) -> Iterator[exception.Unsupported]:
 
 
 def second_server(volume_id: str, other: str) -> exception.Unsupported:
-    """The refusal of a volume that another server of this host has."""
+    """Return the refusal of a volume that another server of this host has."""
     return exception.Unsupported(
         f"the multiattach volume {volume_id} is in use by server {other} on this host, and "
         "kvmdriver gives a volume to one server of a host only",
@@ -148,7 +148,7 @@ def second_server(volume_id: str, other: str) -> exception.Unsupported:
 
 
 def assisted_snapshot(verb: str, volume_id: str, server: str) -> exception.Unsupported:
-    """The refusal to make or remove a snapshot that Cinder needs the hypervisor for."""
+    """Return the refusal to make or remove a snapshot that Cinder needs the hypervisor for."""
     return exception.Unsupported(
         f"kvmdriver does not {verb} snapshots of the volume {volume_id}, a file that QEMU has open",
         field="volume",

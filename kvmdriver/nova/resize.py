@@ -72,7 +72,7 @@ def migrate_disk_and_power_off(
 
 
 def _remote(node: Node, directory: str, dest: str) -> RemoteHost | None:
-    """The host that disks are copied to, with a directory for them; None where nothing has to be.
+    """Return the host that disks are copied to, with a directory for them; None if none are copied.
 
     :raises nova.exception.InstanceFaultRollback: it cannot be reached.
     """
@@ -156,7 +156,7 @@ def _put_back(directory: str) -> None:
 
 
 def disk_info(node: Node, instance: NovaInstance) -> list[dict[str, Any]]:
-    """The local disks, as one compute service tells another."""
+    """Return the local disks, as one compute service tells another."""
     layout = node.layout(instance)
     found = []
     for name in sorted(os.listdir(layout.directory)):

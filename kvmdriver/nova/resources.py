@@ -28,7 +28,7 @@ _ARCHITECTURES = {"x86_64": ("x86_64", "i686")}
 
 
 def available(node: Node) -> dict[str, Any]:
-    """The answer to get_available_resource; sizes in MiB and GiB as nova names them."""
+    """Answer get_available_resource; sizes in MiB and GiB as nova names them."""
     hypervisor = node.hypervisor
     host = hypervisor.host_capabilities()
     total_gb, used_gb, free_gb = disk_gb(node)
@@ -88,7 +88,7 @@ def over_committed(node: Node) -> int:
 
 
 def cpu_info(node: Node) -> dict[str, Any]:
-    """The host's CPU, in the form that nova keeps and compares before live migration."""
+    """Return the host's CPU, in the form that nova keeps and compares before live migration."""
     host = node.hypervisor.host_capabilities()
     cpu = host.cpu
     return {
@@ -141,7 +141,7 @@ def _online(wanted: set[int], online: set[int], option: str) -> set[int]:
 
 
 def numa_topology(node: Node) -> nova_numa.NUMATopology | None:
-    """The host's NUMA nodes with their CPUs and pages; None where libvirt knows none."""
+    """Return the host's NUMA nodes with their CPUs and pages; None where libvirt knows none."""
     host = node.hypervisor.host_capabilities()
     if not host.numa:
         return None
@@ -211,7 +211,7 @@ def _network_affinity(node: Node) -> Any:
 
 
 def uptime() -> str:
-    """What uptime(1) prints, without starting it."""
+    """Return what the command uptime prints, without starting it."""
     with open("/proc/uptime") as file:
         seconds = int(float(file.read().split()[0]))
     days, minutes = divmod(seconds // 60, 24 * 60)

@@ -23,7 +23,7 @@ class Watcher:
         self._host = host
 
     def on_event(self, event: Event) -> None:
-        """Subscriber of the bus: the work is done elsewhere, the conductor may be slow."""
+        """Take an event of the bus; another thread does the work, as the conductor may be slow."""
         if event.kind in ("connected", "disconnected"):
             up = event.kind == "connected"
             threading.Thread(target=self._set, args=(up,), daemon=True).start()

@@ -61,14 +61,14 @@ class PowerStates:
             self.forget()
 
     def forget(self) -> None:
-        """What was known is no longer true."""
+        """Drop what was known, which is no longer true."""
         with self._lock:
             self._version += 1
             self._states = None
             self._vcpus = None
 
     def vcpus_used(self) -> int:
-        """vCPUs of all running guests; counted again after a guest has started or stopped."""
+        """Return the vCPUs of all running guests; counted again after a guest has started or stopped."""
         vcpus = self._vcpus
         if vcpus is None:
             with self._lock:
@@ -95,7 +95,10 @@ class PowerStates:
         return states
 
     def get(self, uuid: str) -> PowerState:
-        """:raises kvmdriver.exception.InstanceNotFound: there is no such domain."""
+        """Return the power state of a domain.
+
+        :raises kvmdriver.exception.InstanceNotFound: there is no such domain.
+        """
         state = self.all().get(uuid)
         if state is None:
             raise exception.InstanceNotFound(f"there is no domain {uuid}", instance=uuid)

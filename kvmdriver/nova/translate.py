@@ -52,7 +52,7 @@ def translate(
     direct_boot: bool = False,
     has_ramdisk: bool = False,
 ) -> Instance:
-    """The whole instance as the model has it.
+    """Translate a whole instance into the model.
 
     :param direct_boot: boot the kernel in the instance's directory.
     :raises kvmdriver.exception.KVMDriverError, nova.exception.NovaException: flavor or image ask
@@ -263,7 +263,7 @@ def _video_ram_kib(flavor: Flavor, image_meta: ImageMeta) -> int | None:
 
 
 def _rng(flavor: Flavor, image_meta: ImageMeta) -> bool:
-    """A generator is there unless the flavor takes it away (hw_rng:allowed)."""
+    """Return whether the guest has a random number generator: unless hw_rng:allowed forbids it."""
     allowed = specs_of(flavor).get("hw_rng:allowed", "true").lower()
     return allowed not in ("false", "0", "no", "off")
 

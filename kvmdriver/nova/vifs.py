@@ -125,7 +125,7 @@ def unplug(node: Node, instance: NovaInstance, vif: Any) -> None:
 def wired(
     node: Node, instance: NovaInstance, network_info: Any, *, wait: bool = True
 ) -> Iterator[bool]:
-    """The body plugs the interfaces; afterwards neutron has said that all of them are wired.
+    """Plug the interfaces in the body; afterwards neutron has said that all of them are wired.
 
     Yields whether anything is waited for: a guest that is started in the body should be paused
     until then.

@@ -62,7 +62,10 @@ _MOUNT_POINTS = {
 
 
 def kind_of(connection_info: dict[str, Any]) -> Kind:
-    """:raises nova.exception.VolumeDriverNotFound: there is no such kind."""
+    """Return how volumes of a connection's kind are connected.
+
+    :raises nova.exception.VolumeDriverNotFound: there is no such kind.
+    """
     name = connection_info.get("driver_volume_type")
     if name not in KINDS:
         raise nova_exception.VolumeDriverNotFound(driver_type=name)
@@ -172,7 +175,7 @@ def extend(node: Node, connection_info: dict[str, Any], size: int) -> int:
 
 
 def to_model(node: Node, slot: Slot) -> Disk:
-    """A connected volume as a disk of the model."""
+    """Return a connected volume as a disk of the model."""
     entry = slot.volume
     connection_info = entry["connection_info"]
     data = connection_info["data"]
@@ -237,7 +240,7 @@ def _limits(specs: dict[str, Any] | None) -> IoLimits | None:
 
 
 def host_connector(node: Node) -> dict[str, Any]:
-    """What Cinder has to know of this host to hand out connections."""
+    """Return what Cinder has to know of this host to hand out connections."""
     conf = node.conf
     found = connector.get_connector_properties(
         nova_utils.get_root_helper(),

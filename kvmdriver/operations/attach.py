@@ -64,7 +64,7 @@ def attach_disk(
 
 
 def _attached_before(instance: Instance, disk: Disk, name: str | None) -> Disk:
-    """The disk that the same request has made.
+    """Return the disk that the same request has made.
 
     :param name: its target; None where an older version carried the request out, then the latest
         disk that is like it.

@@ -86,11 +86,10 @@ def save_before_end(context: Context, domain: Domain, record: Record) -> None:
 
 
 def remove(context: Context, domain: Domain, record: Record, keep: tuple[str, ...] = ()) -> None:
-    """Remove everything of an instance. The domain is undefined last: its record says what is left to
-    remove.
+    """Remove everything of an instance.
 
-    Files that another host owns, or nobody, stay: an instance under construction has a mark in
-    its directory, or no directory.
+    The domain is undefined last: its record says what is left to remove. Files that another host
+    owns, or nobody, stay: an instance under construction has a mark in its directory, or no directory.
     """
     domain.destroy()
     if not context.remove_files(record, keep):

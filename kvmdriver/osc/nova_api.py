@@ -128,7 +128,10 @@ class NovaAPI:
             self._compute.force_complete_server_migration(running, server)
 
     def set_migration(self, instance: str, options: MigrationOptions) -> None:
-        """:raises kvmdriver.exception.Unsupported: always, since Nova has no call for it."""
+        """Refuse to change a migration, for which Nova has no call.
+
+        :raises kvmdriver.exception.Unsupported: always.
+        """
         self._not_with_nova("no call that changes a migration under way", "server migration set")
 
     @staticmethod

@@ -246,7 +246,7 @@ class _Transfer:
             raise CutOff(f"{self._done} of {self._total} bytes have come")
 
     def _begin(self, answer: http.client.HTTPResponse) -> None:
-        """The whole image comes."""
+        """Begin with the whole image."""
         self._start_over()
         self._total = _length(answer)
         tag, date = answer.headers.get("ETag", ""), answer.headers.get("Last-Modified")
@@ -258,7 +258,7 @@ class _Transfer:
             self._reserve.require(self._total)
 
     def _continue(self, answer: http.client.HTTPResponse) -> None:
-        """The rest of the image comes, if the server keeps to what was asked for."""
+        """Go on with the rest of the image, if the server keeps to what was asked for."""
         match = _RANGE.fullmatch(answer.headers.get("Content-Range", ""))
         start = int(match[1]) if match else None
         total = int(match[3]) if match and match[3] != "*" else self._total

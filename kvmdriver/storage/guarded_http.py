@@ -57,7 +57,7 @@ class Watch:
         self._received = 0
 
     def expect_header(self) -> None:
-        """An answer's header is to come: it has a size and a time of its own."""
+        """Expect the header of an answer, which has a size and a time of its own."""
         self._reset()
         self._header_bytes = _HEADER_BYTES
         self._header_end = time.monotonic() + self._silence
@@ -96,7 +96,10 @@ class Watch:
             self._waited, self._received = 0.0, 0
 
     def check(self) -> None:
-        """:raises Exception: whatever ``ask`` raises, and ImageNotFound after the deadline."""
+        """End the transfer if its time is over.
+
+        :raises Exception: whatever ``ask`` raises, and ImageNotFound after the deadline.
+        """
         self._ask()
         if time.monotonic() > self._deadline:
             raise exception.ImageNotFound(

@@ -301,7 +301,7 @@ class ImageCache:
 
     @contextlib.contextmanager
     def _source(self, image: Image) -> Iterator[ImageSource | None]:
-        """The file that an image is, open; None for one that must be downloaded."""
+        """Open the file that an image is; None for an image that must be downloaded."""
         if isinstance(image, FileImage):
             with image_source.opened(image.path, self._allowed) as source:
                 yield source
@@ -437,7 +437,7 @@ class ImageCache:
 
     @contextlib.contextmanager
     def _written(self, write: Callable[[str], None]) -> Iterator[_Part]:
-        """A part that somebody else fills, who knows it by its path."""
+        """Yield a part that somebody else fills, who knows it by its path."""
         with self._part() as part:
             write(part.path)
             descriptor = inspect.open_regular(part.path, follow=False)
@@ -449,7 +449,7 @@ class ImageCache:
 
     @contextlib.contextmanager
     def _part(self) -> Iterator[_Part]:
-        """A file to fill; whatever is still there at the end is removed.
+        """Yield a file to fill; whatever is still there at the end is removed.
 
         It is locked while its maker lives, which tells ``sweep`` what is left over.
         """

@@ -52,9 +52,9 @@ _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 
 def told(url: str) -> str:
-    """A URL as errors and logs tell it: the query often is a signature that opens the image to all.
+    """Return a URL for errors and logs, without its query, user name and password.
 
-    A user name and a password are left out, too.
+    The query often is a signature that opens the image to everybody.
     """
     place, separator, _query = url.partition("#")[0].partition("?")
     scheme, slashes, rest = place.partition("//")

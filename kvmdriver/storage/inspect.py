@@ -118,7 +118,10 @@ def starts_as_qcow2(path: str) -> bool:
 
 
 def require_content(descriptor: int, path: str) -> None:
-    """:raises kvmdriver.exception.ImageUnacceptable: an open file is empty."""
+    """Require that an open file has content.
+
+    :raises kvmdriver.exception.ImageUnacceptable: the file is empty.
+    """
     if os.fstat(descriptor).st_size == 0:
         raise exception.ImageUnacceptable(
             "the image is empty, it has 0 bytes",

@@ -119,7 +119,7 @@ def how_to_take_over(directory: str) -> str:
 
 @contextlib.contextmanager
 def opened_directory(path: str) -> Iterator[int]:
-    """The descriptor of a directory whose real path is ``path``.
+    """Yield the descriptor of a directory whose real path is ``path``.
 
     :raises kvmdriver.exception.StorageError: there is a link on the way, or no directory.
     """

@@ -263,7 +263,7 @@ def _parse(line: bytes) -> Header | None:
 
 @contextlib.contextmanager
 def _part_of(path: str) -> Iterator[tuple[int, str, int]]:
-    """A new file beside ``path``: directory, name, and descriptor; it is gone afterwards."""
+    """Yield a new file beside ``path``: directory, name, and descriptor; it is gone afterwards."""
     with _writing():
         directory = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
