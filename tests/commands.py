@@ -51,6 +51,13 @@ def blocks(path: pathlib.Path) -> list[Block]:
     return list(parse(path.read_text(), str(path.relative_to(TOP))))
 
 
+def needing(what: str) -> dict[str, list[Block]]:
+    """The blocks with that marker, by their document; only documents that have some."""
+    found = {str(path.relative_to(TOP)): blocks(path) for path in documents()}
+    chosen = {name: [b for b in all_ if b.needs == what] for name, all_ in found.items()}
+    return {name: some for name, some in chosen.items() if some}
+
+
 def parse(text: str, document: str) -> Iterator[Block]:
     """The command blocks of reStructuredText that comes from ``document``."""
     lines = text.splitlines()

@@ -8,12 +8,7 @@ from tests import commands
 from tests.multihost.base import MultihostTest
 from tests.multihost.laboratory import Host
 
-BLOCKS = [
-    block
-    for path in commands.documents()
-    for block in commands.blocks(path)
-    if block.needs == "two hosts"
-]
+BLOCKS = [block for blocks in commands.needing("two hosts").values() for block in blocks]
 AFRESH = [block for block in BLOCKS if "--rebuild" in block.text]
 EVACUATION = [block for block in BLOCKS if "evacuate" in block.text and block not in AFRESH]
 MOVES = [block for block in BLOCKS if "server migrate" in block.text]

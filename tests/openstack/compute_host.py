@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Callable
 
 from tests import namespace, neighbours
 from tests.openstack import seed, settings, stand_ins
@@ -63,31 +64,22 @@ class ComputeHost:
         Those of the other hosts are made inside of the first host's, and know the user by that.
         """
         home = self.paths.data("home")
-        rootwrap = self.paths.tool("nova-rootwrap"), self.paths.etc("nova/rootwrap.conf")
-        for path, more in (
-            ("/etc/passwd", f"{USER}:*:{UID}:{UID}::{home}:/bin/sh\n"),
-            ("/etc/group", f"{USER}:x:{UID}:\n"),
-            (
-                "/etc/sudoers",
-                # the stand-ins' directory comes first
-                f"Defaults !secure_path\n{USER} ALL = (root) NOPASSWD: {' '.join(rootwrap)} *\n",
-            ),
-        ):
-            with open(path) as file:
-                text = file.read()
-            if path == "/etc/group":
-                # the last field holds the members
-                text = re.sub(
-                    rf"^((?:{namespace.SOCKET_GROUP}|{namespace.QEMU_GROUP}):\S*:)(\S*)$",
-                    lambda found: found[1] + ",".join(filter(None, (found[2], USER))),
-                    text,
-                    flags=re.MULTILINE,
-                )
-            own = self.paths.data(os.path.basename(path))
-            with open(own, "w") as file:
-                file.write(text + more)
-            shutil.copymode(path, own)
-            subprocess.run(["mount", "--bind", own, path], check=True)
+        rootwrap = f"{self.paths.tool('nova-rootwrap')} {self.paths.etc('nova/rootwrap.conf')}"
+        self._extend("/etc/passwd", f"{USER}:*:{UID}:{UID}::{home}:/bin/sh\n")
+        self._extend("/etc/group", f"{USER}:x:{UID}:\n", _join_groups)
+        # the stand-ins' directory comes first
+        rights = f"Defaults !secure_path\n{USER} ALL = (root) NOPASSWD: {rootwrap} *\n"
+        self._extend("/etc/sudoers", rights)
+
+    def _extend(
+        self, path: str, more: str, change: Callable[[str], str] = lambda text: text
+    ) -> None:
+        """Show the namespaces a file of the machine with changes and more lines."""
+        own = self.paths.data(os.path.basename(path))
+        with open(path) as theirs, open(own, "w") as file:
+            file.write(change(theirs.read()) + more)
+        shutil.copymode(path, own)
+        subprocess.run(["mount", "--bind", own, path], check=True)
 
     def _trust(self) -> None:
         """Hosts let each other in by ssh, as nova wants it for resizing to another host."""
@@ -234,6 +226,17 @@ class ComputeHost:
             handle = os.path.join(self.paths.laboratory(FIRST), neighbours.NETWORK_FILE)
             discover = ("nsenter", f"--net={handle}", *discover)
         self.processes.run(f"nova-discover{self._suffix}", *discover)
+
+
+def _join_groups(groups: str) -> str:
+    """Make the user of nova-compute a member of the groups of libvirt's socket and of QEMU."""
+    return re.sub(
+        # the last field holds the members
+        rf"^((?:{namespace.SOCKET_GROUP}|{namespace.QEMU_GROUP}):\S*:)(\S*)$",
+        lambda found: found[1] + ",".join(filter(None, (found[2], USER))),
+        groups,
+        flags=re.MULTILINE,
+    )
 
 
 def vsctl(*arguments: str) -> None:

@@ -36,20 +36,12 @@ class GuideTest(unittest.TestCase):
         self._run("README.rst")
 
     def test_all_documents_with_such_commands_are_run(self) -> None:
-        named = {
-            str(path.relative_to(commands.TOP))
-            for path in commands.documents()
-            if any(block.needs == "laboratory" for block in commands.blocks(path))
-        }
+        named = set(commands.needing("laboratory"))
         self.assertEqual({"README.rst", "doc/source/administrator.rst"}, named)
 
     def _run(self, document: str) -> None:
         """Run the blocks of a document that need a laboratory, in one shell, up to an error."""
-        blocks = [
-            block
-            for block in commands.blocks(commands.TOP / document)
-            if block.needs == "laboratory"
-        ]
+        blocks = commands.needing("laboratory").get(document, [])
         self.assertTrue(blocks)
         commands.carry_out(blocks, self.home, ENVIRONMENT)
         left = run("virsh", "-q", "list", "--all", "--name").split()
