@@ -94,16 +94,21 @@ def kvm_device(host: Host) -> Result:
         module = NestedHost(host.sysroot).view().module or "kvm_intel"
         return worse("/dev/kvm does not exist", f"modprobe {module}")
     mode = status.st_mode & 0o777
-    try:
-        group = grp.getgrgid(status.st_gid).gr_name
-    except KeyError:
-        group = str(status.st_gid)
+    group = _group_name(status.st_gid)
     found = f"/dev/kvm {mode:04o} root:{group}"
     if group == "kvm" and mode & 0o060 == 0o060:
         return ok(found)
     if mode & 0o006 == 0o006:
         return warn(f"{found}, open to everybody", "chgrp kvm /dev/kvm && chmod 0660 /dev/kvm")
     return worse(f"{found}, closed to QEMU", "chgrp kvm /dev/kvm && chmod 0660 /dev/kvm")
+
+
+def _group_name(number: int) -> str:
+    """Return the name of a group, or its number where the host has no such group."""
+    try:
+        return grp.getgrgid(number).gr_name
+    except KeyError:
+        return str(number)
 
 
 def groups(host: Host) -> Result:
@@ -114,12 +119,7 @@ def groups(host: Host) -> Result:
     """
     if os.geteuid() == 0:
         return ok("root")
-    names = set()
-    for number in os.getgroups():
-        try:
-            names.add(grp.getgrgid(number).gr_name)
-        except KeyError:
-            continue
+    names = {_group_name(number) for number in os.getgroups()}
     wanted = ["libvirt", "kvm"]
     qemu_group = host.hypervisor.host_capabilities().qemu_group
     with contextlib.suppress(KeyError):
@@ -158,15 +158,12 @@ def require_qemu_group(hypervisor: Hypervisor) -> None:
     if group is None or os.geteuid() == 0 or group in (os.getegid(), *os.getgroups()):
         return
     user = pwd.getpwuid(os.geteuid()).pw_name
-    try:
-        name = grp.getgrgid(group).gr_name
-    except KeyError:
-        name = str(group)
+    name = _group_name(group)
     raise exception.ConfigurationError(
         f"libvirt gives the files of guests to a group that the user {user} is not a member of",
         field="group of QEMU (virsh capabilities, secmodel dac)",
         value=name,
-        remedy=f"usermod -aG {name} {user}, and start the service anew; or name a group of this user's as "
+        remedy=f"usermod -aG {name} {user}, and restart the service; or name a group of this user's as "
         "group in /etc/libvirt/qemu.conf",
     )
 

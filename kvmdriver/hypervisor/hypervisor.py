@@ -172,10 +172,10 @@ class Hypervisor:
             for domain, root in self._definitions()
         }
 
-    def used_by_others(self, uuid: str, directory: str) -> dict[str, str]:
+    def used_by_others(self, uuid: str | None, directory: str) -> dict[str, str]:
         """Files in a directory that other domains name, whatever for, and who does.
 
-        :param uuid: the domain whose directory it is.
+        :param uuid: the domain to which the directory belongs; None if it belongs to no domain.
         :returns: names of domains by path.
         """
         found: dict[str, str] = {}
@@ -186,8 +186,12 @@ class Hypervisor:
         return {path: name for path, name in found.items() if os.path.lexists(path)}
 
     def _definitions(self, *, inactive: bool = False) -> Iterator[tuple[Domain, etree._Element]]:
-        """Every domain with what libvirtd has of it, without a question to any QEMU."""
-        for raw in self.connection.call_fresh("listAllDomains", 0):
+        """Yield every domain with its definition, which libvirtd has without a question to any QEMU.
+
+        :param inactive: only the running domains, with their definitions for the next start.
+        """
+        which = libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE if inactive else 0
+        for raw in self.connection.call_fresh("listAllDomains", which):
             domain = Domain(self.connection, raw)
             with contextlib.suppress(exception.InstanceNotFound):
                 yield domain, domain.xml(inactive=inactive)

@@ -81,8 +81,8 @@ def _connector(node: Node, connection_info: dict[str, Any]) -> Any:
         "device_scan_attempts": conf.num_volume_scan_tries,
         "enforce_multipath": conf.volume_enforce_multipath,
     }
-    if name in _MOUNT_POINTS:
-        base = getattr(conf, _MOUNT_POINTS[name])
+    base = _mount_base(node, connection_info)
+    if base is not None:
         options["conn"] = {"mount_point_base": base}
         options[f"{name}_mount_options"] = getattr(conf, f"{name}_mount_options", None)
     if name == "iscsi":
@@ -152,12 +152,17 @@ def _disconnect(node: Node, connection_info: dict[str, Any], force: bool) -> Non
     )
 
 
+def _mount_base(node: Node, connection_info: dict[str, Any]) -> str | None:
+    """Return the directory below which shares are mounted; None for volumes without a share."""
+    option = _MOUNT_POINTS.get(connection_info["driver_volume_type"])
+    return None if option is None else str(getattr(node.conf.libvirt, option))
+
+
 def _mount_point(node: Node, connection_info: dict[str, Any]) -> str | None:
     """Where os-brick mounts the share that the volume is a file of; None for other volumes."""
-    option = _MOUNT_POINTS.get(connection_info["driver_volume_type"])
-    if option is None:
+    base = _mount_base(node, connection_info)
+    if base is None:
         return None
-    base = str(getattr(node.conf.libvirt, option))
     return os.path.join(base, nova_utils.get_hash_str(connection_info["data"]["export"]))
 
 

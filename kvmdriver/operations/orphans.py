@@ -32,7 +32,7 @@ def find(context: Context, known: set[str]) -> list[Orphan]:
         for path in context.store.orphans(known, context.host)
         if not in_use(path) and not _changes(context, path)
     ]
-    named = context.hypervisor.used_by_others("", context.store.root) if found else {}
+    named = context.hypervisor.used_by_others(None, context.store.root) if found else {}
     return [
         Orphan(path, _advice(path))
         for path in found
