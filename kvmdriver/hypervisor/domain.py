@@ -412,7 +412,7 @@ class Domain:
         return self._connection.call_guest(self.uuid, _read_screenshot, instance=self.name)
 
     def open_console(self) -> "libvirt.virStream":
-        """Return a non-blocking stream to the first serial port, taken over from whoever had it."""
+        """Return a non-blocking stream to the first serial port. Another client of the port loses it."""
         return self._call(self._open_console)
 
     def _open_console(self) -> "libvirt.virStream":

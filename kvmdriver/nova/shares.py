@@ -33,7 +33,7 @@ class Shares:
     def used(self, hypervisor: Hypervisor, mount_point: str, user: User) -> Iterator[None]:
         """Count a user, for whom the body mounts the share; not if the body fails.
 
-        Whoever wants the same share waits meanwhile.
+        Another thread that needs the same share waits until the body has ended.
         """
         with _lock(mount_point):
             users = self._users_of(hypervisor, mount_point)

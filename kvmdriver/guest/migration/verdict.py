@@ -31,7 +31,7 @@ def decide(
     """Return what the source has to do.
 
     :param there: None when the destination cannot be asked.
-    :param moving: libvirt is still at it.
+    :param moving: libvirt still works on the migration.
     :param before_switch: the guest is known not to have been handed over.
     :param waited: seconds since libvirt has ended.
     """

@@ -1,4 +1,4 @@
-"""A guest is asked to go off or to boot anew, until its event comes."""
+"""The driver asks a guest to shut down or to reboot, until the event of the guest comes."""
 
 import unittest
 from types import SimpleNamespace
